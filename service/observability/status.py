@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from service import logs
 from service.observability.routes import Answer, text
+from service.secret_files import SecretFileError, secret_in
 from service.settings import Settings, SettingsError, host_and_port, is_loopback
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class StatusGuard:
         settings: the address, and the file of the token; with a token, loopback needs it, too.
 
     Raises:
-        SettingsError: the file cannot be read, or is empty.
+        SettingsError: the file cannot be used as a secret.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -49,13 +50,10 @@ class StatusGuard:
         self._token: bytes | None = None
         file = settings.http_token_file
         if file is not None:
-            name = f"DELTALOOM_HTTP_TOKEN_FILE={str(file)!r}"
             try:
-                self._token = file.read_bytes().strip()
-            except OSError as error:
-                raise SettingsError(f"{name} cannot be read: {error.strerror}") from None
-            if not self._token:
-                raise SettingsError(f"{name} is empty: write a long random token into it")
+                self._token = secret_in(file).encode()
+            except SecretFileError as error:
+                raise SettingsError(f"DELTALOOM_HTTP_TOKEN_FILE: {error}") from None
 
     def refusal(self, request: HttpRequest) -> Answer | None:
         """Return the answer to a request that is refused; None if it is allowed."""
@@ -67,7 +65,8 @@ class StatusGuard:
                 HTTPStatus.FORBIDDEN,
             )
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._token):
+        token = given.strip().encode(errors="replace")  # a header may have bytes that are not UTF-8
+        if scheme.lower() == "bearer" and hmac.compare_digest(token, self._token):
             return None
         refused = text("send the token as Authorization: Bearer", HTTPStatus.UNAUTHORIZED)
         return refused._replace(headers=(("WWW-Authenticate", "Bearer"),))

@@ -11,6 +11,7 @@ import pytest
 from service import logs
 from service.observability.routes import HttpRequest
 from service.observability.status import StatusGuard, about
+from service.secret_files import MAX_SECRET
 from service.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -47,8 +48,17 @@ def test_the_token_is_needed(address: str, tmp_path: Path) -> None:
     file.write_text("s3cret\n")
     guard = StatusGuard(Settings(http=address, http_token_file=file))
     assert asked(guard, "Bearer s3cret") == 200
-    for wrong in (None, "", "Bearer", "Bearer s3cre", "Basic s3cret", "Bearer é"):
+    for wrong in (None, "", "Bearer", "Bearer s3cre", "Basic s3cret", "Bearer é", "Bearer \udcff"):
         assert asked(guard, wrong) == 401
+
+
+def test_a_file_that_is_no_secret_is_an_error(tmp_path: Path) -> None:
+    """A wrong path must not keep a whole file in memory, nor bytes that no header can have."""
+    (tmp_path / "large").write_text("x" * (MAX_SECRET + 1))
+    (tmp_path / "binary").write_bytes(b"\xff")
+    for name, why in (("large", "more than"), ("binary", "not text")):
+        with pytest.raises(SettingsError, match=f"DELTALOOM_HTTP_TOKEN_FILE: .*{why}"):
+            StatusGuard(Settings(http="0.0.0.0:1", http_token_file=tmp_path / name))
 
 
 def test_a_missing_or_empty_token_is_an_error(tmp_path: Path) -> None:
