@@ -37,6 +37,7 @@ def run(
     """
     from service.cli.command_errors import CommandError
     from service.cli.connect import read_settings
+    from service.cli.file_in_one_step import replace_file
     from service.observability.metrics.exposition import exposition
 
     settings = read_settings()
@@ -49,7 +50,7 @@ def run(
     if output is None:
         typer.echo(text.decode(), nl=False)
     else:
-        _replace(output, text)
+        replace_file(output, text)
     if failure is not None:
         raise failure
 
@@ -91,19 +92,3 @@ def _away() -> Samples:
     from service.observability.metrics.process_samples import of_process
 
     return of_process(is_up=False)
-
-
-def _replace(file: Path, text: bytes) -> None:
-    """Replace a file at once, so that nobody reads a part of it.
-
-    Raises:
-        CommandError: the file cannot be written.
-    """
-    from service.cli.command_errors import CommandError
-
-    beside = file.with_name(f".{file.name}.new")
-    try:
-        beside.write_bytes(text)
-        beside.replace(file)
-    except OSError as error:
-        raise CommandError(f"{file} cannot be written: {error.strerror}") from None

@@ -124,7 +124,7 @@ def _beat(settings: Settings, expected: Sequence[str], timeout: float, textfile:
     """Send one heartbeat, and print its deliveries.
 
     Raises:
-        CommandError: something is missing.
+        CommandError: a delivery is missing, or the text file cannot be written.
     """
     import uuid
 
@@ -197,7 +197,13 @@ def _missing(heartbeat: _Heartbeat, expected: Sequence[str], timeout: float) -> 
 
 
 def _write(textfile: Path, latencies: dict[str, int]) -> None:
-    """Write the time and the latencies in ms of a success, as one step."""
+    """Write the time and the latencies in ms of a success.
+
+    Raises:
+        CommandError: the file cannot be written.
+    """
+    from service.cli.file_in_one_step import replace_file
+
     last, latency = (
         "deltaloom_heartbeat_last_success_timestamp_seconds",
         "deltaloom_heartbeat_latency_seconds",
@@ -210,6 +216,4 @@ def _write(textfile: Path, latencies: dict[str, int]) -> None:
         f"# TYPE {latency} gauge",
         *(f'{latency}{{destination="{name}"}} {ms / 1000}' for name, ms in latencies.items()),
     ]
-    partial = textfile.with_name(f".{textfile.name}.new")
-    partial.write_text("\n".join(lines) + "\n", "utf-8")
-    partial.replace(textfile)
+    replace_file(textfile, "".join(f"{line}\n" for line in lines).encode())
