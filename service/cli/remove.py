@@ -76,6 +76,8 @@ async def _running(client: Redis, removal: Removal) -> list[str]:
         except ResponseError:  # there is no such group
             continue
         running |= {
-            f"worker {visible(each['name'].decode())}" for each in consumers if each["idle"] < ALIVE_MS
+            f"worker {visible(each['name'].decode(errors='replace'))}"
+            for each in consumers
+            if each["idle"] < ALIVE_MS
         }
     return sorted(running) + [f"relay to {visible(each.split(':')[-2])}" for each in await removal.leases()]
