@@ -6,16 +6,14 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from deltaloom.messages import AssembledText
-from service.alert_parsing import NotAnAlertError, parse_alert
 from service.cli.command_errors import CommandError
-from service.cli.knowledge import Known
+from service.cli.knowledge import Known, alert_in, text_in
 from service.settings import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from deltaloom.messages import ModerationAlert
+    from deltaloom.messages import AssembledText
 
 _VARIABLES = ("DELTALOOM_ARCHIVE_URL", "DELTALOOM_ARCHIVE_URL_FILE")
 
@@ -43,11 +41,11 @@ def merged(found: Iterable[Known], bodies: Iterable[tuple[str, bytes]]) -> list[
     """Return the knowledge with archived messages: family and JSON of each; known ones are left out."""
     by_id = {known.id: known for known in found}
     for family, body in bodies:
-        if family == "text" and (text := _text_in(body)):
+        if family == "text" and (text := text_in(body)):
             known = by_id.setdefault(_owner_of(text), Known(_owner_of(text)))
             if all(each.id != text.id for each in known.texts):
                 known.texts.append(text)
-        elif family == "alert" and (alert := _alert_in(body)) and alert.response_id:
+        elif family == "alert" and (alert := alert_in(body)) and alert.response_id:
             known = by_id.setdefault(alert.response_id, Known(alert.response_id))
             if not known.texts and all(each.id != alert.id for each in known.alerts):
                 known.alerts.append(alert)
@@ -58,17 +56,3 @@ def merged(found: Iterable[Known], bodies: Iterable[tuple[str, bytes]]) -> list[
 
 def _owner_of(text: AssembledText) -> str:
     return text.response_id or str(text.item_id)
-
-
-def _text_in(body: bytes) -> AssembledText | None:
-    try:
-        return AssembledText.model_validate_json(body)
-    except ValueError:  # of another version
-        return None
-
-
-def _alert_in(body: bytes) -> ModerationAlert | None:
-    try:
-        return parse_alert(body).alert
-    except NotAnAlertError:
-        return None

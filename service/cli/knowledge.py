@@ -131,14 +131,14 @@ class Knowledge:
         """Search by the provider's id of a response; return all responses that have it, the newest first."""
         alerts: dict[str, list[ModerationAlert]] = {}
         for data in await self._outputs_with(self._names.alerts, upstream_id):
-            alert = _alert_of(data)
+            alert = alert_in(data)
             if alert is not None and alert.upstream_response_id == upstream_id and alert.response_id:
                 alerts.setdefault(alert.response_id, []).insert(0, alert)
         found: dict[str, list[AssembledText]] = {
             name: [] for name in await self._open_with_upstream(upstream_id)
         }
         for data in await self._outputs_with(self._names.assembled, upstream_id):
-            text = _text_of(data)
+            text = text_in(data)
             if text is not None and text.upstream_response_id == upstream_id and text.response_id:
                 found.setdefault(text.response_id, []).append(text)
         responses = []
@@ -158,7 +158,7 @@ class Knowledge:
             if looked_through > TEXTS_LOOKED_THROUGH:
                 break
             if fields.get(b"response_id") == wanted.encode("utf-8", "replace"):
-                alert = _alert_of(fields.get(b"__data__", b""))
+                alert = alert_in(fields.get(b"__data__", b""))
                 found[:0] = [] if alert is None else [alert]
         return _with_alerts(Known(wanted), found)
 
@@ -208,7 +208,7 @@ class Knowledge:
         for index in sorted(indexes):
             pipeline.hvals(self._names.item(name, index))
         for values in await pipeline.execute():
-            known.texts.extend(text for value in values if (text := _text_of(value)) is not None)
+            known.texts.extend(text for value in values if (text := text_in(value)) is not None)
         return _in_order(known)
 
     async def _written(self, wanted: str) -> Known:
@@ -219,7 +219,7 @@ class Knowledge:
             looked_through += 1
             if looked_through > TEXTS_LOOKED_THROUGH:
                 break
-            text = _text_of(fields.get(b"__data__", b""))
+            text = text_in(fields.get(b"__data__", b""))
             if text is None:
                 continue
             if text.response_id not in (None, wanted) and text.item_id == wanted:
@@ -243,8 +243,8 @@ class Knowledge:
         return None
 
 
-def _text_of(data: bytes) -> AssembledText | None:
-    """Return the text in an entry or item; None if another program wrote it."""
+def text_in(data: bytes) -> AssembledText | None:
+    """Return the text in an entry, an item or a record; None if another program or version wrote it."""
     try:
         return AssembledText.model_validate_json(data)
     except ValueError:  # pydantic's error
@@ -258,8 +258,8 @@ def _with_alerts(known: Known, alerts: list[ModerationAlert]) -> Known:
     return known
 
 
-def _alert_of(data: bytes) -> ModerationAlert | None:
-    """Return the alert in an entry; None if another program wrote it."""
+def alert_in(data: bytes) -> ModerationAlert | None:
+    """Return the alert in an entry or a record; None if another program or version wrote it."""
     try:
         return parse_alert(data).alert
     except NotAnAlertError:
