@@ -39,7 +39,11 @@ async def relays(client: Redis, partitions: Partitions) -> list[ServerFinding]:
             for name, answer in disabled.items()
             if answer
         ),
-        *(f"{waiting(name, each)}" for name, each in found.items() if _age(each) > _LATE_SECONDS),
+        *(
+            waiting(name, each)
+            for name, each in found.items()
+            if each.oldest_seconds(time.time()) > _LATE_SECONDS
+        ),
     ]
     if wrong:
         return [ServerFinding("relays", "warn", f"{'; '.join(wrong)}. The relay's log has the last answer")]
@@ -51,8 +55,5 @@ def waiting(name: str, backlog: BacklogFigures) -> str:
     if not backlog.alerts:
         return f"{name}: no alert waits"
     verb = "waits" if backlog.alerts == 1 else "wait"
-    return f"{name}: {plural(backlog.alerts, 'alert')} {verb}, the oldest for {_age(backlog):,.0f} s"
-
-
-def _age(backlog: BacklogFigures) -> float:
-    return 0.0 if backlog.oldest_ms is None else max(0.0, time.time() - backlog.oldest_ms / 1000)
+    oldest = backlog.oldest_seconds(time.time())
+    return f"{name}: {plural(backlog.alerts, 'alert')} {verb}, the oldest for {oldest:,.0f} s"
