@@ -57,9 +57,9 @@ class HttpServer:
         Raises:
             OSError: the address cannot be used.
         """
-        site = web.TCPSite(await self._running(), host, port)
-        await site.start()
-        bound: int = self._sockets()[0][1]
+        runner = await self._running()
+        await web.TCPSite(runner, host, port).start()
+        bound: int = runner.addresses[0][1]
         return bound
 
     async def start_at(self, socket: Path) -> None:
@@ -87,9 +87,6 @@ class HttpServer:
         self._runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=_STOPS_WITHIN)
         await self._runner.setup()
         return self._runner
-
-    def _sockets(self) -> list[Any]:
-        return [] if self._runner is None else self._runner.addresses
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         answer = await self._answer(request)
