@@ -95,7 +95,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
             ),
             Panel(
                 "Processes",
-                "Workers and relays that are scraped, by version.",
+                "Programs that are scraped, by version.",
                 ((f"count by (version) (deltaloom_build_info{{{JOB}}})", "{{version}}"),),
                 is_number=True,
             ),
