@@ -138,7 +138,7 @@ COMPILE = $(COMPILE_FILE) --no-emit-package deltaloom pyproject.toml
 
 clean: ## Remove .venv, caches and build results (not the data in .deltaloom/)
 	@rm -rf $(VENV) build dist client/dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	@find archive bench chaos client console demo embedded examples handlers hostile mutation release service tap tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find archive bench chaos checks client console demo embedded examples handlers hostile mutation release service tap tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ------------------------------------------------------------------------------------------ the virtual environment
 
