@@ -91,10 +91,7 @@ class Siblings:
                 try:
                     writer.write(f"GET {path} HTTP/1.0\r\nHost: sibling\r\n\r\n".encode())
                     head = await reader.readuntil(b"\r\n\r\n")
-                    body = await reader.read(MAX_ANSWER_BYTES) if b" 200 " in head[:16] else None
-                    while body is not None and (more := await reader.read(MAX_ANSWER_BYTES)):
-                        body += more
-                    return body
+                    return await _body_of(reader) if b" 200 " in head[:16] else None
                 finally:
                     writer.close()
         except (OSError, TimeoutError, EOFError):
@@ -169,6 +166,14 @@ class Siblings:
             for number, body in (await self.from_each("/statusz")).items()
         ]
         return as_json({"stuck": self.stuck(), "not_ready": self.not_ready(), "processes": processes})
+
+
+async def _body_of(reader: asyncio.StreamReader) -> bytes | None:
+    """Read to the end of an answer; return None if it is longer than `MAX_ANSWER_BYTES`."""
+    body = bytearray()
+    while more := await reader.read(MAX_ANSWER_BYTES + 1 - len(body)):
+        body += more
+    return bytes(body) if len(body) <= MAX_ANSWER_BYTES else None
 
 
 @asynccontextmanager

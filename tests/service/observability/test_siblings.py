@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from service.observability import heartbeat_file
+from service.observability import siblings as siblings_module
 from service.observability.heartbeat_file import STALE_AFTER
 from service.observability.observation import Observation, socket_of
 from service.observability.routes import HttpRequest
@@ -134,3 +135,19 @@ async def test_address_in_use_ends_the_start() -> None:
         with pytest.raises(SettingsError, match=f"DELTALOOM_HTTP='{address}' cannot be used"):
             async with observing_siblings(Settings(processes=2, http=address)):
                 pytest.fail("it has begun")
+
+
+@pytest.mark.parametrize("surplus", [0, 1])
+async def test_an_endless_answer_is_not_kept(surplus: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process with too long an answer counts as one without: it could fill the memory of its parent."""
+    monkeypatch.setattr(siblings_module, "MAX_ANSWER_BYTES", 5000)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.0 200 OK\r\n\r\n" + b"x" * (5000 + surplus))
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_unix_server(answer, socket_of(os.getpid(), 1)):
+        bodies = await Siblings(Settings(processes=1)).from_each("/metrics/values")
+    assert bodies == {1: None if surplus else b"x" * 5000}
