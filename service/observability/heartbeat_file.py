@@ -129,15 +129,19 @@ def age_of(path: Path) -> tuple[Heartbeat, float] | None:
         return None
 
 
-def trouble_of(path: Path) -> str | None:
-    """Return why the process of a heartbeat file is unhealthy; None if it is healthy."""
-    found = age_of(path)
+def silence_of(found: tuple[Heartbeat, float] | None) -> str | None:
+    """Return why a process with this heartbeat and age gives no sign of life; None if it gives one."""
     if found is None:
         return "no sign of life yet"
-    heartbeat, age = found
-    if age > STALE_AFTER:
-        return f"no sign of life for {age:.0f} s"
-    return "; ".join(heartbeat.stuck) or None
+    _, age = found
+    return f"no sign of life for {age:.0f} s" if age > STALE_AFTER else None
+
+
+def trouble_of(found: tuple[Heartbeat, float] | None) -> str | None:
+    """Return why a process with this heartbeat and age is unhealthy; None if it is healthy."""
+    if found is None or silence_of(found):
+        return silence_of(found)
+    return "; ".join(found[0].stuck) or None
 
 
 def health(environment: Mapping[str, str]) -> tuple[bool, str]:
@@ -146,8 +150,13 @@ def health(environment: Mapping[str, str]) -> tuple[bool, str]:
     if not files:
         where = environment.get(SETTING) or ", ".join(map(str, _folders(environment)))
         return False, _plain(f"unhealthy: no process has written a heartbeat file ({where})")
-    troubles = [f"{path.name}{_pid_in(path)}: {trouble}" for path in files if (trouble := trouble_of(path))]
-    read = [found[0] for path in files if (found := age_of(path))]
+    found = [age_of(path) for path in files]
+    troubles = [
+        f"{path.name}{_pid_in(each)}: {trouble}"
+        for path, each in zip(files, found, strict=True)
+        if (trouble := trouble_of(each))
+    ]
+    read = [each[0] for each in found if each]
     expected = {heartbeat.owner: heartbeat.processes for heartbeat in read}
     for owner, count in expected.items():
         missing = count - sum(heartbeat.owner == owner for heartbeat in read)
@@ -159,9 +168,8 @@ def health(environment: Mapping[str, str]) -> tuple[bool, str]:
     return True, f"healthy: {len(files)} process{'es' if files[1:] else ''} (pid {pids})"
 
 
-def _pid_in(path: Path) -> str:
-    """Return the process id in a heartbeat file, in brackets; empty if it has none."""
-    found = age_of(path)
+def _pid_in(found: tuple[Heartbeat, float] | None) -> str:
+    """Return the process id in a heartbeat, in brackets; empty if it has none."""
     return f" (pid {found[0].pid})" if found and found[0].pid else ""
 
 

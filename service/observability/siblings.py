@@ -100,12 +100,13 @@ class Siblings:
     def stuck(self) -> list[str]:
         """Return a line for each process that is stuck, frozen or gone."""
         may_still_start = time.monotonic() - self._began < STARTS_WITHIN
-        return [
-            f"process {number}: {trouble}"
-            for number in self._numbers
-            if (trouble := heartbeat_file.trouble_of(file := self._file(number)))
-            and not (may_still_start and not file.exists())
-        ]
+        reasons = []
+        for number in self._numbers:
+            file = self._file(number)
+            trouble = heartbeat_file.trouble_of(heartbeat_file.age_of(file))
+            if trouble and (file.exists() or not may_still_start):
+                reasons.append(f"process {number}: {trouble}")
+        return reasons
 
     def not_started(self) -> list[str]:
         """Return a line for each process that has not served yet."""
@@ -119,10 +120,8 @@ class Siblings:
         reasons = []
         for number in self._numbers:
             found = heartbeat_file.age_of(self._file(number))
-            if found is None:
-                reasons.append(f"process {number}: no sign of life yet")
-            elif found[1] > heartbeat_file.STALE_AFTER:
-                reasons.append(f"process {number}: no sign of life for {found[1]:.0f} s")
+            if found is None or heartbeat_file.silence_of(found):
+                reasons.append(f"process {number}: {heartbeat_file.silence_of(found)}")
             else:
                 reasons += (f"process {number}: {reason}" for reason in found[0].not_ready)
         return reasons
