@@ -385,13 +385,14 @@ def _owner_in_letter(entry: str, wanted: Mapping[str, Collection[str]]) -> Owner
 def _collect(text: str, named: dict[str, list[str]]) -> None:
     """Add the values in an event's JSON to the lists of their names in `named`; ignore other names.
 
-    Text that is no JSON is searched by a pattern.
+    Text that is no JSON is searched by patterns.
     """
     try:
         rest: list[Any] = [json.loads(text)]
     except (ValueError, RecursionError):
+        named["response_id"] += map(_unescaped, _RESPONSE_ID.findall(text))
         for name, value in _NAMED.findall(text):
-            named[name].append(value)
+            named[name].append(_unescaped(value))
         return
     while rest:
         value = rest.pop()
@@ -408,5 +409,15 @@ def _collect(text: str, named: dict[str, list[str]]) -> None:
                     rest.append(inner)
 
 
-_NAMED: Final = re.compile(rf'({"|".join(_NAMES)})\\*"\s*:\s*\\*"((?:[^"\\]|\\u[0-9a-f]{{4}})+)\\*"')
+_ESCAPED: Final = re.compile(r"\\{1,2}u([0-9a-fA-F]{4})")
+_VALUE: Final = r'\\*"((?:[^"\\]|\\{1,2}u[0-9a-fA-F]{4})+)\\*"'
+_NAMED: Final = re.compile(rf'"({"|".join(_NAMES)})\\*"\s*:\s*{_VALUE}')
 """A name and its value in JSON, also within a string of JSON."""
+_RESPONSE_ID: Final = re.compile(rf'"response\\*"\s*:\s*\{{\s*\\*"id\\*"\s*:\s*{_VALUE}')
+"""The id at the beginning of an event's response, in the same forms."""
+
+
+def _unescaped(value: str) -> str:
+    """Return a value of `_VALUE` with its escapes decoded. A character beyond U+FFFF has two of them."""
+    text = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), value)
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

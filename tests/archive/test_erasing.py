@@ -292,13 +292,16 @@ async def test_an_open_response_ends_with_its_exact_text(
         json.dumps({"event": json.dumps([{"type": "x"}, {"response": {"tenant": "acme"}}])}),
         json.dumps({"event": '{"type": "x", "tenant": "acme", "delta": "cut of'}),
         json.dumps({"event": '{"type": "x", "tenant": "acme", "delta": "cut off, and so is its let'})[:-4],
+        json.dumps({"event": r'{"type": "x", "tenant": "\u0061cme", "delta": "cut of'}),
+        json.dumps({"event": '{"type": "x", "response": {"id": "resp_1", "output": ["cut of'}),
+        json.dumps({"event": '{"sub_tenant": "b", "delta": "cut of', "response_id": "resp_1"}),
         '{"event": {"base64": "eyJ0ZW5hbnQiOiAiYWNtZSIsICJ4IjogIv8ifQ=="}}',
     ],
 )
 async def test_dead_letters_are_found_by_what_their_entries_say(
     redis: Redis, redis_url: str, prefix: str, file: SqliteDatabase, entry: str
 ) -> None:
-    """Find letters by fields and events, whole, cut or binary; a word in a text is no value."""
+    """Find letters by fields and events, whole, cut, escaped or binary; a word in a text is no value."""
     names = StreamNames(prefix)
     await add_text(redis, names.assembled, response_id="resp_1", tenant="acme")
     await add(redis, names.dead_letters, {"entry": entry})
