@@ -181,7 +181,7 @@ class ResponsePlan(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class PartPlan(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A part in a `ResponsePlan`; `part_of` in commit.lua describes the fields.
 
-    `log` is the index of a key; `chunk`, `opened` and `contradicted` are indexes of blobs.
+    `log` is the index of a key; `chunk`, `opening_alert` and `contradiction_alert` are those of blobs.
     """
 
     log: int
