@@ -261,7 +261,7 @@ class Partition:
         if over is None:
             if before is not None:
                 logs.logger().info("outputs within budget again", budget=budget)
-        elif before is None or before[:1] + before[2:3] != over[:1] + over[2:3]:
+        elif before is None or (before.stream, before.group) != (over.stream, over.group):
             logs.logger().warning(
                 "outputs over budget",
                 output=over.stream,
