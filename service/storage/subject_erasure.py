@@ -236,7 +236,7 @@ class SubjectErasure:
 
     async def _keys(self, responses: Collection[str]) -> AsyncIterator[FoundPlace]:
         """Yield the fields of items, states and logs that may belong to the subject or the responses."""
-        by_tag = {_beginning_of(names): names for names in self._partitions.all}
+        by_tag = {names.name(""): names for names in self._partitions.all}
         some: list[tuple[str, str]] = []
         async for key in self._removal.keys():
             kind = self._removal.kind_of(key)
@@ -282,14 +282,9 @@ class SubjectErasure:
         Return 1 if it was erased, 0 if it did not exist, -1 if it stays.
         """
         keys = Keys(found.names)
-        name = _stream_key_in(found.place, found.key.removeprefix(_beginning_of(found.names)))
+        name = _stream_key_in(found.place, found.key.removeprefix(found.names.name("")))
         of_response = [_raw(found.key), keys.open, keys.waiting]
         return int(await self._erase_state(keys=of_response, args=[_raw(name)]))
-
-
-def _beginning_of(names: StreamNames) -> str:
-    """Return the beginning that all keys of a partition share."""
-    return names.deltas.removesuffix("deltas")
 
 
 def _read(pipeline: Any, kind: str, key: str) -> None:
