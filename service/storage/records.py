@@ -28,7 +28,7 @@ from service.storage.text_bytes import from_bytes, to_bytes
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from deltaloom.messages import DeadLetter
+    from deltaloom.messages import DeadLetter, Delivery
     from handlers.core.part_log import PartLog
 
 _Copy = tuple[str | None, int, int, str, bytes]
@@ -87,7 +87,7 @@ def json_of(message: AssembledText | ModerationAlert, source: str) -> str:
         return stamped(message, source).model_dump_json()
 
 
-def entry_of(message: AssembledText | ModerationAlert, json: str) -> list[str]:
+def entry_of(message: AssembledText | ModerationAlert | Delivery, json: str) -> list[str]:
     """Return the names and values, alternating, of the fields of a message's entry.
 
     They are the message's JSON for FastStream, and plain fields for other clients.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 from redis import exceptions
 
-from deltaloom.messages import PLAIN_FIELDS, SCHEMA
+from deltaloom.messages import SCHEMA
 from handlers.core.identity import EntryId
 from service.keys import RelayKeys
 from service.ports.deployment_figures import BacklogFigures
@@ -19,6 +19,7 @@ from service.ports.outbox import RELAY_PREFIX, Confirmation, EntryRef, Page, Pen
 from service.storage import scripts
 from service.storage.client.availability import unavailable_if_away
 from service.storage.key_lease import KeyLease
+from service.storage.records import entry_of, stamped
 from service.storage.shared_calls import SharedCalls
 
 if TYPE_CHECKING:
@@ -176,13 +177,8 @@ class RedisOutbox:
 
     def _entry_of(self, delivery: Delivery) -> bytes:
         """Return the fields of a delivery's entry, as an array in MessagePack."""
-        stamped = delivery.model_copy(update={"source": self._keys.names.prefix})
-        fields = ["__data__", stamped.model_dump_json()]
-        for name in PLAIN_FIELDS:
-            value = getattr(stamped, name)
-            if value is not None:
-                fields += (name, value)
-        return msgspec.msgpack.encode(fields)
+        data = stamped(delivery, self._keys.names.prefix).model_dump_json()
+        return msgspec.msgpack.encode(entry_of(delivery, data))
 
     async def give_up(self, ended: EndedDelivery, failure: Failure) -> None:
         """Copy an alert to the undelivered ones, record its delivery and acknowledge it, atomically.
