@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from handlers.core.identity import PartKey
 from service.storage.client.availability import unavailable_if_away
-from service.storage.records import open_fields
+from service.storage.records import named, open_fields, pairs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -118,7 +118,7 @@ class ResponseLoader:
         for key, logs in expected:
             if at >= len(values):
                 break
-            state = states[key] = _fields(values[at])
+            state = states[key] = named(pairs(values[at]))
             at += 1 + len(logs)
             fields = open_fields(state)
             if at <= len(values) and logs.keys() >= set(fields):
@@ -144,7 +144,7 @@ class ResponseLoader:
             values |= zip(names, reply, strict=True)
         for each in wanted:
             logs = {field: values[log] for field, log in each.logs.items()}
-            found[each.stream_key] = Found(_fields(values[each.state]), logs)
+            found[each.stream_key] = Found(named(pairs(values[each.state])), logs)
 
     async def _call(self, names: Sequence[str], kinds: Sequence[str], at_most: int) -> list[Any]:
         """Return the values of the keys `names`, in this order; `kinds` has `state` or `log` for each.
@@ -167,10 +167,7 @@ class ResponseLoader:
             replies = await pipeline.execute() if unknown else []
         states = {
             **states,
-            **{
-                key: {name.decode(): value for name, value in reply.items()}
-                for key, reply in zip(unknown, replies, strict=True)
-            },
+            **{key: named(reply.items()) for key, reply in zip(unknown, replies, strict=True)},
         }
         logs = [
             {field: self._keys.log(PartKey.from_field(key, field)) for field in open_fields(states[key])}
@@ -191,10 +188,6 @@ class ResponseLoader:
             )
             for key, each in zip(stream_keys, logs, strict=True)
         ]
-
-
-def _fields(flat: Sequence[bytes]) -> dict[str, bytes]:
-    return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
 
 
 def reads_of(responses: Iterable[Wanted]) -> Iterator[list[tuple[str, str]]]:

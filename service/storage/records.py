@@ -26,7 +26,7 @@ from service.storage.part_codec import CorruptLogError, decode_log
 from service.storage.text_bytes import from_bytes, to_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from deltaloom.messages import DeadLetter, Delivery
     from handlers.core.part_log import PartLog
@@ -35,6 +35,7 @@ _Copy = tuple[str | None, int, int, str, bytes]
 _Ending = tuple[int | None, str, str | None, list[_Copy]]
 
 _AnyMessage = TypeVar("_AnyMessage", bound=Message)
+_Value = TypeVar("_Value", str, bytes)
 
 
 class _NoteRecord(msgspec.Struct, omit_defaults=True):
@@ -68,6 +69,16 @@ _encode_json = msgspec.json.Encoder().encode
 _decode_ending = msgspec.msgpack.Decoder(_Ending).decode
 _decode_marker = msgspec.msgpack.Decoder(list[Any]).decode
 _decode_note = msgspec.msgpack.Decoder(_NoteRecord).decode
+
+
+def pairs(flat: Sequence[_Value]) -> Iterator[tuple[_Value, _Value]]:
+    """Return the pairs of name and value in a reply in which names and values alternate."""
+    return zip(flat[::2], flat[1::2], strict=True)
+
+
+def named(fields: Iterable[tuple[bytes, _Value]]) -> dict[str, _Value]:
+    """Return the values of these fields by their decoded names."""
+    return {name.decode(): value for name, value in fields}
 
 
 def stamped(message: _AnyMessage, source: str) -> _AnyMessage:

@@ -15,7 +15,7 @@ from service.rates.spikes import LeaderLock, Rates, Subject
 from service.storage import replies, scripts
 from service.storage.buckets import baseline_of, window_of
 from service.storage.client.availability import unavailable_if_away
-from service.storage.records import entry_of, stamped
+from service.storage.records import entry_of, pairs, stamped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -81,7 +81,7 @@ class RedisRates:
         if reply is None:
             return None
         now_ms, flat = reply
-        fields = dict(replies.pairs(flat))
+        fields = dict(pairs(flat))
         return LeaderLock(int(now_ms), int(fields.get(_VERSION, 0)), _spikes(fields))
 
     async def spikes(self) -> Mapping[Subject, ModerationAlert]:

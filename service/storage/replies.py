@@ -7,7 +7,7 @@ order of its fields, and a test compares that with the named tuples here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 import msgspec
 
@@ -15,16 +15,14 @@ from handlers.core.identity import EntryId, PartKey, StreamKey
 from handlers.core.state import LowWater
 from service.ports.storage import Committed, Contradicted, LoadedResponse, Survey
 from service.storage import commit_plan
-from service.storage.records import registers_of, state_of
+from service.storage.records import named, pairs, registers_of, state_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Mapping
 
     from handlers.core.context import Registers
     from service.ports.commit import Commit
     from service.storage.commit_plan import CommitPlan
-
-_Value = TypeVar("_Value", str, bytes)
 
 
 class PartIndex(NamedTuple):
@@ -124,16 +122,6 @@ decode_commit = msgspec.msgpack.Decoder(CommitReply).decode
 decode_settle = msgspec.msgpack.Decoder(SettleReply).decode
 decode_survey = msgspec.msgpack.Decoder(SurveyReply).decode
 decode_rates = msgspec.msgpack.Decoder(RatesReply).decode
-
-
-def pairs(flat: Sequence[_Value]) -> Iterator[tuple[_Value, _Value]]:
-    """Return the pairs of name and value in a reply in which names and values alternate."""
-    return zip(flat[::2], flat[1::2], strict=True)
-
-
-def named(fields: Iterable[tuple[bytes, _Value]]) -> dict[str, _Value]:
-    """Return the values of these fields by their decoded names."""
-    return {name.decode(): value for name, value in fields}
 
 
 def loaded_from(
