@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from redis.exceptions import ResponseError
-
 from deltaloom.streams import GROUP
 from service.keys import Keys
+from service.ports.outbox import RELAY_PREFIX
 from service.storage import scripts
 from service.storage.client.availability import unavailable_if_away
+from service.storage.pages import groups_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 _READS_EVERY_MS = 3000
 """Maximum ms between two reads of a worker, even if no entry comes: the longest block time plus a second."""
-_RELAY_GROUPS = b"relay:"
 
 
 class DrainRequest:
@@ -94,9 +93,10 @@ async def left_over(client: Redis, partitions: Partitions) -> LeftOver:
 async def _left_over(client: Redis, names: StreamNames) -> LeftOver:
     keys = Keys(names)
     group = next(
-        (each for each in await _groups(client, names.deltas) if each["name"] == GROUP.encode()), None
+        (each for each in await groups_of(client, names.deltas) if each["name"] == GROUP.encode()), None
     )
-    relays = [each for each in await _groups(client, names.alerts) if each["name"].startswith(_RELAY_GROUPS)]
+    prefix = RELAY_PREFIX.encode()
+    relays = [each for each in await groups_of(client, names.alerts) if each["name"].startswith(prefix)]
     return LeftOver(
         await _unread(client, names.deltas, group),
         group["pending"] if group else 0,
@@ -105,15 +105,6 @@ async def _left_over(client: Redis, names: StreamNames) -> LeftOver:
         _total(None if each["lag"] is None else each["lag"] + each["pending"] for each in relays),
         await _reading(client, names.deltas) if group else 0,
     )
-
-
-async def _groups(client: Redis, stream: str) -> list[dict[str, Any]]:
-    try:
-        return await client.xinfo_groups(stream)
-    except ResponseError as error:
-        if "no such key" in str(error):
-            return []
-        raise
 
 
 async def _unread(client: Redis, stream: str, group: dict[str, Any] | None) -> int | None:

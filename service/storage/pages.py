@@ -1,8 +1,10 @@
-"""Read a stream of any length, page by page."""
+"""Read a stream of any length, page by page, and the list of its groups."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import ResponseError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -22,6 +24,17 @@ _FIRST_PAGE, _PAGE_BYTES = 20, 4 * 1024 * 1024
 def entries_of(reply: Any) -> list[StreamEntry]:
     """Return the entries in an XRANGE reply of a client without `decode_responses`."""
     return [(entry_id.decode(), fields) for entry_id, fields in reply]
+
+
+async def groups_of(client: Redis, stream: str) -> list[dict[str, Any]]:
+    """Return the groups of a stream as XINFO GROUPS describes them; none if the stream is missing."""
+    try:
+        infos: list[dict[str, Any]] = await client.xinfo_groups(stream)
+    except ResponseError as error:
+        if "no such key" not in str(error):
+            raise
+        return []
+    return infos
 
 
 async def newest_id(client: Redis, stream: str) -> str | None:

@@ -19,6 +19,7 @@ from service.ports.outbox import RELAY_PREFIX, Confirmation, EntryRef, Page, Pen
 from service.storage import scripts
 from service.storage.client.availability import unavailable_if_away
 from service.storage.key_lease import KeyLease
+from service.storage.pages import groups_of
 from service.storage.records import entry_of, stamped
 from service.storage.shared_calls import SharedCalls
 
@@ -275,7 +276,7 @@ async def backlogs(client: Redis, streams: Sequence[str]) -> dict[str, BacklogFi
     found: dict[str, None] = {}
     for stream in streams:
         with unavailable_if_away(stream):
-            for info in await _groups_of(client, stream):
+            for info in await groups_of(client, stream):
                 name = info["name"].decode(errors="replace")  # another program's group may have any name
                 if name.startswith(RELAY_PREFIX):
                     found[name] = None
@@ -292,23 +293,13 @@ async def backlog_of(client: Redis, streams: Iterable[str], group: str) -> Backl
     alerts, oldest = 0, []
     for stream in streams:
         with unavailable_if_away(stream):
-            infos = await _groups_of(client, stream)
+            infos = await groups_of(client, stream)
             for info in infos:
                 if info["name"] == group.encode():
                     first = await _first_open(client, stream, info)
                     alerts += info["pending"] + await _unread(client, stream, info)
                     oldest += first
     return BacklogFigures(alerts, min(oldest, default=None))
-
-
-async def _groups_of(client: Redis, stream: str) -> list[dict[str, Any]]:
-    try:
-        infos: list[dict[str, Any]] = await client.xinfo_groups(stream)
-    except exceptions.ResponseError as error:
-        if "no such key" not in str(error):
-            raise
-        return []
-    return infos
 
 
 async def _unread(client: Redis, stream: str, info: dict[str, Any]) -> int:
