@@ -120,6 +120,12 @@ class Keys:
         return self.names.name("counted-fields")
 
     @property
+    def outputs(self) -> list[str]:
+        """The output streams. The first three are those that archivers read: texts, alerts and deliveries."""
+        names = self.names
+        return [names.assembled, names.alerts, names.deliveries, names.dead_letters, names.undelivered]
+
+    @property
     def format(self) -> str:
         """The key of the note of the state's format."""
         return self.names.name("format")

@@ -48,8 +48,8 @@ _decode_adopted = msgspec.msgpack.Decoder(list[tuple[str, int]]).decode
 
 
 _ARCHIVED = 3
-"""Number of outputs, the first ones, that keep entries until a group has acknowledged them: texts, alerts and
-deliveries, which archivers read."""
+"""Number of outputs, the first ones of `Keys.outputs`, that keep entries until a group has acknowledged them:
+texts, alerts and deliveries, which archivers read."""
 
 
 class KeptFor(NamedTuple):
@@ -221,7 +221,7 @@ class ConsumerGroup:
         deliver, once they are also older than `KEPT_FOR_RELAYS_MS`. Return the number of entries trimmed from
         the input.
         """
-        trimmed, _ = await self._trim(self._outputs, retention_ms)
+        trimmed, _ = await self._trim(self._keys.outputs, retention_ms)
         return trimmed
 
     async def trim_for(self, group: str, retention_ms: int, budget: int | None) -> KeptFor:
@@ -232,18 +232,13 @@ class ConsumerGroup:
             retention_ms: maximum age of other entries.
             budget: maximum bytes of all outputs; above it, nothing is kept for the group. None for no limit.
         """
-        _, kept = await self._trim(self._outputs, retention_ms, group, budget or 0)
+        _, kept = await self._trim(self._keys.outputs, retention_ms, group, budget or 0)
         return kept
 
     async def trim_input(self) -> int:
         """Trim the input, and no output, as `trim` does; return the number of entries trimmed."""
         trimmed, _ = await self._trim([], 0)
         return trimmed
-
-    @property
-    def _outputs(self) -> list[str]:
-        names = self._keys.names
-        return [names.assembled, names.alerts, names.deliveries, names.dead_letters, names.undelivered]
 
     async def _trim(
         self, outputs: Sequence[str], retention_ms: int, group: str = "", budget: int = 0

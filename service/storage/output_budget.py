@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from service.keys import Keys
 from service.storage import scripts
 from service.storage.client.availability import unavailable_if_away
 
@@ -41,13 +42,7 @@ class OutputBudget:
 
     def __init__(self, client: Redis, names: StreamNames, budget: int) -> None:
         self.bytes = budget
-        self._outputs = [
-            names.assembled,
-            names.alerts,
-            names.deliveries,
-            names.dead_letters,
-            names.undelivered,
-        ]
+        self._outputs = Keys(names).outputs
         self._script = scripts.Script(client, "budget")
 
     async def trim(self) -> OverBudget | None:

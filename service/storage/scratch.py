@@ -50,9 +50,7 @@ async def scratch_keys(client: Redis, settings: Settings) -> AsyncIterator[Keys]
         settings: result of `scratch_settings`.
     """
     keys = Keys(settings.served[0])
-    names = keys.names
-    kept = [names.deltas, names.assembled, names.alerts, names.deliveries]
-    kept += [names.dead_letters, names.undelivered]
+    kept = [keys.names.deltas, *keys.outputs]
     kept += [keys.counts, keys.counted_types, keys.counted_fields, keys.open, keys.waiting, keys.owners]
     prepare = scripts.Script(client, "scratch")
     with unavailable_if_away():
