@@ -8,10 +8,12 @@ that redis-py retries.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+
+T = TypeVar("T")
 
 _AGAIN_AFTER = 0.1
 """Seconds between two cancellations of a task."""
@@ -36,12 +38,28 @@ async def done_within(seconds: float, step: Coroutine[Any, Any, Any]) -> bool:
     Raises:
         Exception: the exception of the step.
     """
+    task = await _ended_within(seconds, step)
+    if task.cancelled():
+        return False
+    task.result()
+    return True
+
+
+async def result_within(seconds: float, step: Coroutine[Any, Any, T]) -> T | None:
+    """Run a step and cancel it after `seconds`; return its result, or None if it was not completed.
+
+    Raises:
+        Exception: the exception of the step.
+    """
+    task = await _ended_within(seconds, step)
+    return None if task.cancelled() else task.result()
+
+
+async def _ended_within(seconds: float, step: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Run a step in a task and cancel it after `seconds`; return the ended task."""
     task = asyncio.create_task(step)
     try:
         await asyncio.wait({task}, timeout=seconds)
     finally:
         await cancel(task)
-    if task.cancelled():
-        return False
-    task.result()
-    return True
+    return task

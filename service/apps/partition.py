@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from service import logs
 from service.apps.kept_outputs import KeptOutputs
 from service.bus.envelope import open_entry
-from service.cancelling import done_within
+from service.cancelling import done_within, result_within
 from service.keys import Keys
 from service.periodic import BackgroundStep
 from service.pipeline.processing import BatchProcessor
@@ -175,14 +175,10 @@ class Partition:
         }
 
     async def _backlog(self) -> tuple[int | None, int | None]:
-        found: list[tuple[int | None, int | None]] = []
-
-        async def ask() -> None:
-            with contextlib.suppress(StorageUnavailableError):
-                found.append(await self.group.backlog())
-
-        await done_within(_BACKLOG_WITHIN, ask())
-        return found[0] if found else (None, None)
+        found = None
+        with contextlib.suppress(StorageUnavailableError):
+            found = await result_within(_BACKLOG_WITHIN, self.group.backlog())
+        return found or (None, None)
 
     def reclaim(self, seen: GroupsSeen | None) -> None:
         """Begin to claim entries, unless none is pending in `seen`; None if that is unknown."""

@@ -26,8 +26,7 @@ from service.alerts.sending.destination_relay import DestinationRelay
 from service.alerts.sending.intake import ORPHANED_AFTER_MS, Intake
 from service.alerts.sending.lease import Lease
 from service.bus.alerts import reading
-from service.cancelling import cancel, done_within
-from service.ports.deployment_figures import BacklogFigures
+from service.cancelling import cancel, result_within
 from service.ports.instruments import RELAY_OFF
 from service.ports.spans import NO_SPANS
 from service.ports.storage import SetupError, StorageUnavailableError
@@ -276,14 +275,10 @@ class _DestinationService:
 
     async def status(self) -> dict[str, Any]:
         """Return its state for people; the backlog is None if Redis does not answer in time."""
-        relay, found = self._relay, list[BacklogFigures]()
-
-        async def ask() -> None:
-            with contextlib.suppress(StorageUnavailableError):
-                found.append(await self._outbox.backlog())
-
-        await done_within(_BACKLOG_WITHIN, ask())
-        backlog = found[0] if found else None
+        relay = self._relay
+        backlog = None
+        with contextlib.suppress(StorageUnavailableError):
+            backlog = await result_within(_BACKLOG_WITHIN, self._outbox.backlog())
         return {
             "name": self.name,
             "sends": relay is not None,

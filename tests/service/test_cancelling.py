@@ -7,7 +7,7 @@ import contextlib
 
 import pytest
 
-from service.cancelling import cancel, done_within
+from service.cancelling import cancel, done_within, result_within
 from tests.waiting import wait_until
 
 
@@ -66,6 +66,18 @@ async def test_a_step_that_is_done_or_fails() -> None:
     assert await done_within(10, asyncio.sleep(0))
     with pytest.raises(KeyError):
         await done_within(10, fail())
+
+
+async def test_the_result_of_a_step_is_returned_in_time() -> None:
+    """Return the result of a step that ends in time, None for another one, and raise the step's own error."""
+
+    async def fail() -> int:
+        raise KeyError
+
+    assert await result_within(10, asyncio.sleep(0, 7)) == 7
+    assert await result_within(0.001, asyncio.sleep(10, 7)) is None
+    with pytest.raises(KeyError):
+        await result_within(10, fail())
 
 
 async def test_a_step_ends_with_its_waiter() -> None:
