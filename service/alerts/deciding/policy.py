@@ -13,7 +13,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from deltaloom.messages import HEARTBEAT_PREFIX
 from service.alerts.deciding.config import parse, read, secrets_missing
 from service.alerts.deciding.findings import ConfigError, SourceLocations
 from service.alerts.deciding.matching import mismatch, mismatch_of_route
@@ -21,6 +20,7 @@ from service.alerts.deciding.privacy import Redactor, sha256_of
 from service.alerts.deciding.rules import Judge, rules_of
 from service.alerts.deciding.schema import AlertRoute, Mute
 from service.alerts.delivery import Notification
+from service.alerts.heartbeats import is_heartbeat
 from service.alerts.phases import beginning_of, dedup_key_of, phase_of
 from service.alerts.severity import rank
 from service.two_generation_cache import TwoGenerationCache
@@ -151,7 +151,7 @@ class Policy:
 
     def _decide(self, destination: str, assessed: _Assessment, now: datetime) -> Decision:
         judged = assessed.judged
-        if (judged.alert.response_id or "").startswith(HEARTBEAT_PREFIX):
+        if is_heartbeat(judged.alert):
             return self._decide_heartbeat(destination, assessed)
         route = self._route_to(destination, judged)
         if route is None:
@@ -174,7 +174,7 @@ class Policy:
         )
 
     def _decide_heartbeat(self, destination: str, assessed: _Assessment) -> Decision:
-        """Return the message for the end of a heartbeat. It is marked as a test, and has our own text."""
+        """Return the message for the end of a heartbeat. It is marked as a test, and has the whole text."""
         alert = assessed.judged.alert
         if not self.config.destinations[destination].heartbeat:
             return NotSent("unrouted", "it is a heartbeat, and the destination has no heartbeat = true")

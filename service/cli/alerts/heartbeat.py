@@ -28,8 +28,6 @@ EXAMPLES = examples(
     "deltaloom alerts heartbeat --every 300 --textfile /var/lib/node_exporter/deltaloom.prom",
 )
 
-TEXT = "This is a heartbeat of deltaloom, not a refusal."
-
 _BLOCK_MS = 500
 _AT_ONCE = 100
 _FINISHED = b"deltaloom.refusal.finished"
@@ -169,10 +167,12 @@ def _send(
 
 def _events() -> list[dict[str, object]]:
     """Return the events of a refusal. They name no model, tenant or provider, so that no rate counts it."""
+    from service.alerts.heartbeats import HEARTBEAT_TEXT
+
     part = {"item_id": "heartbeat", "output_index": 0, "content_index": 0}
     return [
-        {"type": "response.refusal.delta", "sequence_number": 1, **part, "delta": TEXT},
-        {"type": "response.refusal.done", "sequence_number": 2, **part, "refusal": TEXT},
+        {"type": "response.refusal.delta", "sequence_number": 1, **part, "delta": HEARTBEAT_TEXT},
+        {"type": "response.refusal.done", "sequence_number": 2, **part, "refusal": HEARTBEAT_TEXT},
         {"type": "response.completed", "sequence_number": 3, "response": {}},
     ]
 

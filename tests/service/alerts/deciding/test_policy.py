@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deltaloom.messages import KnownAlertType
+from deltaloom.messages import HEARTBEAT_PREFIX, KnownAlertType
 from service.alerts.deciding.config import MAX_BYTES
 from service.alerts.deciding.explanation import explain
 from service.alerts.deciding.findings import ConfigError
 from service.alerts.deciding.policy import NotSent, load
 from service.alerts.deciding.privacy import sha256_of
 from service.alerts.delivery import Notification
+from service.alerts.heartbeats import HEARTBEAT_TEXT
 from service.alerts.phases import PHASES
 from tests.service.alerts.made import NOW, alert, contradicted, policy, spike, stopped
 
@@ -55,6 +56,26 @@ def test_without_routes_all_destinations_get_alerts_without_text() -> None:
         text_sha256=sha256_of("I can't talk of suicide."),
         dedup_key="resp_1/0/1/refusal",
     )
+
+
+WANTS_HEARTBEATS = '[destinations.a]\ntype = "log"\nheartbeat = true\n'
+
+
+def test_heartbeat_is_sent_with_its_text() -> None:
+    """Send only the finishing alert of a heartbeat, as a test, to a destination that wants heartbeats."""
+    of = {"text": HEARTBEAT_TEXT, "response_id": f"{HEARTBEAT_PREFIX}1"}
+    decisions = policy(WANTS_HEARTBEATS + '[destinations.b]\ntype = "log"\n')
+    message = sent(decisions.decide_for("a", alert(phase="refusal.finished", **of), NOW))
+    assert (message.alert.text, message.category, message.test) == (HEARTBEAT_TEXT, "heartbeat", True)
+    assert isinstance(decisions.decide_for("a", alert(**of), NOW), NotSent)
+    assert isinstance(decisions.decide_for("b", alert(**of), NOW), NotSent)
+
+
+def test_refusal_with_the_response_id_of_a_heartbeat_is_none() -> None:
+    """Send any other text as the file says. Otherwise a producer could evade its routes and its privacy."""
+    of = alert("I can't talk of suicide.", response_id=f"{HEARTBEAT_PREFIX}1")
+    message = sent(policy(WANTS_HEARTBEATS).decide_for("a", of, NOW))
+    assert (message.alert.text, message.category, message.test) == ("", "self-harm", False)
 
 
 ROUTES = f"""{TWO}
