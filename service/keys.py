@@ -17,6 +17,7 @@
 | `provider-spikes`         | hash   | current spikes of providers                  | TTL              |
 | `spike-turn`              | string | the worker with the right to look for spikes | TTL              |
 | `draining`                | string | the request that workers stop reading        | TTL, `--resume`  |
+| `figures:lease`           | string | the worker that exports the group's figures  | its end, or TTL  |
 | `rates:<width>:<start>`   | hash   | responses that ended in a bucket of time     | TTL              |
 | `rate-names:<width>:<…>`  | zset   | weights of the names in such a bucket        | TTL              |
 
