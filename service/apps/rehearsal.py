@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
+from redis.asyncio.connection import parse_url
 from redis.exceptions import RedisError, ResponseError
 
 from deltaloom.streams import GROUP
@@ -114,8 +114,8 @@ async def _grant(client: Redis, settings: Settings, scratch: Settings) -> str:
 
 
 def user_of(settings: Settings) -> str:
-    """Return the Redis user of these settings."""
-    return urlsplit(settings.redis_url).username or "default"
+    """Return the Redis user of these settings, wherever the URL names it."""
+    return str(parse_url(settings.address.urls[0]).get("username") or "default")
 
 
 async def _rehearse(client: Redis, table: RoutingTable, settings: Settings, scratch: Settings) -> None:
