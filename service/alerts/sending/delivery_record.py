@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from deltaloom.messages import Delivery
 from handlers.core.identity import digest
+from handlers.core.outputs import time_of
 from service.visible import shortened, visible
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from deltaloom.messages import DeliveryOutcome, ModerationAlert
     from service.alerts.delivery import Notification
     from service.ports.outbox import EntryRef
@@ -64,7 +66,7 @@ class AcceptedAlert:
     @classmethod
     def unreadable(cls, ref: EntryRef) -> AcceptedAlert:
         """Return the facts of an entry that holds no alert."""
-        return cls(ref, datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=ref.id.ms))
+        return cls(ref, time_of(ref.id.ms))
 
 
 def delivery_of(
