@@ -449,6 +449,15 @@ async def test_given_up_after_its_time(stage: Stage) -> None:
     assert given_up[0].attempts > 0
 
 
+async def test_given_up_after_its_time_with_an_id_in_the_future(stage: Stage) -> None:
+    """An id far in the future, which all later ids follow, keeps no alert for ever and stops no relay."""
+    await stage.redis.xadd(StreamNames(stage.prefix).alerts, {"hello": "world"}, id=f"{2**60}-0")
+    await stage.raised("opened", "resp_1")
+    async with stage.relay(destination("here", f"http://127.0.0.1:{free_port()}/", give_up_after=2)):
+        await stage.settled()
+    assert [each.reason for each in await undelivered(stage.redis, stage.prefix)] == ["unreadable", "expired"]
+
+
 async def test_a_failed_destination_is_logged_without_its_folder(
     stage: Stage, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:

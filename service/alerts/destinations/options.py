@@ -159,7 +159,8 @@ class CommonOptions(Table):
     rate_limit: RateLimit | None = None
     group: Grouping | None = None
     give_up_after: FiniteFloat = Field(default=86400, gt=0, le=86400)
-    """Seconds after an alert was written at which its delivery is given up."""
+    """Seconds after an alert was written at which its delivery is given up. The time is that of its id; one
+    in the future counts as the present."""
     begin: Literal["now", "all"] = "now"
     """First alert for a new destination: the next one to arrive, or the oldest in the stream."""
     heartbeat: bool = False

@@ -253,7 +253,7 @@ class DestinationRelay:
         self._accepted[entry.ref] = alert
         size = len(entry.data or b"")
         self._in_flight.enter(size)
-        age = time.time() - entry.ref.id.ms / 1000
+        age = max(time.time() - entry.ref.id.ms / 1000, 0.0)  # an id may be in the future
         expires_at = self._clock() + self._options.give_up_after - age
         return OutgoingMessage(notification, [entry.ref], [notification.dedup_key], expires_at, size)
 
