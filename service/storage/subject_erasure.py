@@ -164,7 +164,7 @@ class SubjectErasure:
                 if gone < 0:
                     still_open.add(str(each.owner.response_id))
         for stream, some in streams.items():
-            groups = [info["name"] for info in await self._client.xinfo_groups(stream)]
+            groups = [info["name"] for info in await pages.groups_of(self._client, stream)]
             for first in range(0, len(some), AT_ONCE):
                 ids = [each.within for each in some[first : first + AT_ONCE]]
                 counts[some[0].place] += int(await self._client.xdel(stream, *ids))
