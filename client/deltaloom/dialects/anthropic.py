@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from deltaloom import limits
 from deltaloom.dialects.ends import ending_of, graver, gravest
 from deltaloom.dialects.errors_in_bodies import error_ending
 from deltaloom.dialects.framing import DONE, WireMessage
@@ -172,9 +173,9 @@ class Anthropic:
         self._writer.begin()
         self._writer.write(
             "deltaloom.response.fallback",
-            from_model=_model(found.get("from"))[:256],
-            to_model=(_model(found.get("to")) or text_at(found, "model"))[:256],
-            trigger=_model(found.get("trigger"))[:256],
+            from_model=_model(found.get("from"))[: limits.NAME],
+            to_model=(_model(found.get("to")) or text_at(found, "model"))[: limits.NAME],
+            trigger=_model(found.get("trigger"))[: limits.REASON],
         )
 
 

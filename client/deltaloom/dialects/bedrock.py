@@ -10,6 +10,7 @@ import base64
 import binascii
 from typing import TYPE_CHECKING, Any
 
+from deltaloom import limits
 from deltaloom.dialects.ends import ending_of, gravest
 from deltaloom.dialects.errors_in_bodies import error_ending
 from deltaloom.dialects.framing import DONE, WireMessage, parse
@@ -31,7 +32,6 @@ _EVENTS = (
 )
 _ACTIONS_AT_MOST = 10_000
 _DEPTH = 12
-_REASON_CHARACTERS = 256
 
 
 class Bedrock:
@@ -97,7 +97,7 @@ class Bedrock:
             case "contentBlockStop":
                 self._stop_block(index)
             case "messageStop":
-                self._stop = text_at(event, "stopReason")[:_REASON_CHARACTERS] or self._stop
+                self._stop = text_at(event, "stopReason")[: limits.REASON] or self._stop
             case "metadata":
                 self._read_trace(object_at(event, "trace", "guardrail"))
             case _:
@@ -222,9 +222,7 @@ class InvokeModel:
         self._has_text = False
 
     def read(self, message: WireMessage) -> None:
-        """Read one frame, or an object with `bytes`, or the model's own object."""
-        if message.value is DONE:
-            return
+        """Read one frame, or an object with `bytes`, or the model's own message."""
         value = object_at(message.value)
         if message.event.startswith("!"):
             error = error_ending({"code": message.event[1:], **value}, self._provider)
@@ -286,7 +284,7 @@ class InvokeModel:
                     self._has_text = True
                     self._writer.delta("text", "output_text", text)
             for field in _STOPS:
-                self._stop = text_at(part, field)[:_REASON_CHARACTERS] or self._stop
+                self._stop = text_at(part, field)[: limits.REASON] or self._stop
 
 
 def is_bedrock(value: Any) -> bool:

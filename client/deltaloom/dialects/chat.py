@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from deltaloom import limits
 from deltaloom.dialects.azure_filters import block_of, filtered_categories
 from deltaloom.dialects.ends import NATURAL, ending_of, graver, gravest, gravity, is_blocking
 from deltaloom.dialects.errors_in_bodies import error_ending, status_error
@@ -45,7 +46,6 @@ _ERRORS = frozenset({"error", "x_groq", "base_resp"})
 CHOICES_LIMIT = 128
 """Maximum choices of a response, as OpenAI documents for `n`."""
 
-_REASON_CHARACTERS = 256
 _REASONING = ("reasoning_content", "reasoning", "reasoning_text")
 """Fields with reasoning. If a delta has several, their texts are equal."""
 
@@ -175,11 +175,11 @@ class Chat:
             self._read_message(choice, message)
         elif text := text_at(data, "text"):  # the older completions
             self._writer.delta(number, "output_text", text)
-        finish = text_at(data, "finish_reason")[:_REASON_CHARACTERS]
+        finish = text_at(data, "finish_reason")[: limits.REASON]
         if "finish_reason" not in data and "text" in data:  # DeepSeek on Bedrock
-            finish = text_at(data, "stop_reason")[:_REASON_CHARACTERS]
+            finish = text_at(data, "stop_reason")[: limits.REASON]
         choice.finish = graver(finish, choice.finish, provider=self._provider, field="finish_reason")
-        native = text_at(data, "native_finish_reason")[:_REASON_CHARACTERS]
+        native = text_at(data, "native_finish_reason")[: limits.REASON]
         choice.native_finish = graver(native, choice.native_finish, provider="", field="")
 
     def _begin_again(self, ended: _Choice) -> _Choice:

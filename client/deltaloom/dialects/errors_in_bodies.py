@@ -5,18 +5,18 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from deltaloom import limits
 from deltaloom.dialects.azure_filters import block_of, filtered_categories
 from deltaloom.dialects.json_values import Object, object_at, text_at, word_at, words_at
-from deltaloom.dialects.writing import BLOCKING, NAMES_LIMIT, ProviderEnding
+from deltaloom.dialects.writing import BLOCKING, KEY_CHARACTERS, NAMES_LIMIT, ProviderEnding
 from deltaloom.reasons import reason_class
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_CODE_CHARACTERS: Final = 512
-_MESSAGE_CHARACTERS: Final = 4352
-"""Maximum characters of a code and of a message that are read: those that the writer keeps, and 256 more, so
-that it can mask a whole key at the end."""
+_CODE_CHARACTERS: Final = limits.REASON + KEY_CHARACTERS
+_MESSAGE_CHARACTERS: Final = limits.EXPLANATION + KEY_CHARACTERS
+"""Maximum characters of a code and of a message that are read, for the writer, which masks keys in them."""
 
 _TECHNICAL: Final = frozenset({401, 402, 404, 408, 413, 429, 498})
 """HTTP statuses below 500 that never mean a policy; 498 is Groq's for a lack of capacity."""

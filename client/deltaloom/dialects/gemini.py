@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from deltaloom import limits
 from deltaloom.dialects.ends import ending_of, graver, gravest, gravity
 from deltaloom.dialects.errors_in_bodies import error_ending
 from deltaloom.dialects.framing import DONE, WireMessage
 from deltaloom.dialects.json_values import Object, index_at, object_at, objects_at, text_at
-from deltaloom.dialects.writing import NAMES_LIMIT, add_names
+from deltaloom.dialects.writing import KEY_CHARACTERS, NAMES_LIMIT, add_names
 
 if TYPE_CHECKING:
     from deltaloom.dialects.writing import Kind, ProviderEnding, ResponseWriter
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
 CANDIDATES_LIMIT = 128
 """Maximum candidates of a response."""
 
-_REASON_CHARACTERS = 256
-_MESSAGE_CHARACTERS = 4352
+_MESSAGE_CHARACTERS = limits.EXPLANATION + KEY_CHARACTERS
 
 
 class _Candidate:
@@ -82,7 +82,7 @@ class Gemini:
             kind: Kind = "reasoning" if part.get("thought") is True else "output_text"
             self._writer.delta(number, kind, text_at(part, "text"))
         candidate.finish = graver(
-            *(text_at(data, "finishReason")[:_REASON_CHARACTERS], candidate.finish),
+            *(text_at(data, "finishReason")[: limits.REASON], candidate.finish),
             provider=self.PROVIDER,
             field="finishReason",
         )

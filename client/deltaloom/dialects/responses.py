@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from deltaloom import limits
 from deltaloom.dialects.azure_filters import Block, block_of
 from deltaloom.dialects.errors_in_bodies import error_ending
 from deltaloom.dialects.framing import DONE, WireMessage
@@ -143,7 +144,7 @@ class Responses:
 
 def _note_block(response: Object, block: Block) -> str:
     """Add the finding of Azure's filters to a response. Return the end of one that did not fail otherwise."""
-    names = shown(", ".join(sorted(block.categories)), 256)
+    names = shown(", ".join(sorted(block.categories)), limits.REASON)
     category = {"provider_category": names} if names else {}
     if error := object_at(response, "error"):
         response["error"] = error | category

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from deltaloom import limits
 from deltaloom.dialects.key_masking import without_keys
 from deltaloom.reasons import REFUSED, STOPPED
 
@@ -38,6 +39,9 @@ KEPT_BYTES = 4 * TEXT_BYTES
 
 NAMES_LIMIT = 64
 """Maximum names of categories that are kept of an answer, and maximum characters of each."""
+
+KEY_CHARACTERS = 256
+"""Characters that are read beyond a limit, so that a key at the end is masked as a whole."""
 
 _DELTAS = {
     "refusal": "response.refusal",
@@ -134,10 +138,7 @@ def add_names(names: set[str], new: set[str]) -> None:
 
 def shown(text: str, limit: int) -> str:
     """Return the beginning of a provider's message, without keys. A key at its end is masked as a whole."""
-    return without_keys(text[: limit + _KEY_CHARACTERS])[:limit]
-
-
-_KEY_CHARACTERS = 256
+    return without_keys(text[: limit + KEY_CHARACTERS])[:limit]
 
 
 def _utf8(text: str) -> bytes:
@@ -196,9 +197,9 @@ class ResponseWriter:
     def begin(self, model: str = "", upstream_response_id: str = "") -> None:
         """Write the beginning of the response, once. Keep the first model and id that are not empty."""
         if model and not self.model:
-            self.model = _utf8(model[:256]).decode()
+            self.model = _utf8(model[: limits.NAME]).decode()
         if upstream_response_id and not self.upstream_response_id:
-            self.upstream_response_id = _utf8(upstream_response_id[:1024]).decode()
+            self.upstream_response_id = _utf8(upstream_response_id[: limits.ID]).decode()
         if not self._has_begun and not self.is_over:
             self._has_begun = True
             self.write("response.created", response=self._snapshot("in_progress"))
@@ -283,16 +284,19 @@ class ResponseWriter:
         self.begin()
         details = {
             "reason_class": ending.reason_class,
-            "provider_category": shown(ending.category, 256),
-            "provider_explanation": shown(ending.explanation, 4096),
+            "provider_category": shown(ending.category, limits.REASON),
+            "provider_explanation": shown(ending.explanation, limits.EXPLANATION),
         }
         details = {name: value for name, value in details.items() if value}
         response = self._snapshot(ending.status)
         if ending.status == "failed":
-            error = {"code": shown(ending.reason, 256), "message": shown(ending.message, 4096)}
+            error = {
+                "code": shown(ending.reason, limits.REASON),
+                "message": shown(ending.message, limits.EXPLANATION),
+            }
             response["error"] = {name: value for name, value in error.items() if value} | details
         elif ending.status != "completed":
-            response["incomplete_details"] = {"reason": shown(ending.reason, 256)} | details
+            response["incomplete_details"] = {"reason": shown(ending.reason, limits.REASON)} | details
         self.write(f"response.{ending.status}", response=response)
         self.is_over = True
         self._parts.clear()
