@@ -164,7 +164,7 @@ class ServerSentEvents:
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if field == b"data":
-            self._bytes += len(value)
+            self._bytes += len(value) + 1  # the LF after it
             if self._bytes > MESSAGE_BYTES:
                 self._forget_long_message()
             else:

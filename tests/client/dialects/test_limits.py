@@ -40,10 +40,11 @@ LONG = chunk({"content": "x" * 400})
     [
         sse([LONG, STOP]),
         b"data: {\n" + b"data: 1,\n" * 400 + b"\n" + sse([STOP]),
+        b"data:\n" * 400 + b"\n" + sse([STOP]),
         b"x" * 400 + b"\n\n" + sse([STOP]),
         json_lines([LONG, STOP]),
     ],
-    ids=["line", "lines", "no event", "object"],
+    ids=["line", "lines", "empty lines", "no event", "object"],
 )
 def test_a_long_message_is_left_out(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
     """Leave out a message beyond the limit, and read the next one."""
