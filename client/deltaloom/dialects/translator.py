@@ -79,10 +79,15 @@ class Dialect(NamedTuple):
     """The first event of a stream, if the dialect has one."""
 
 
+def _own_dialect(value: Any) -> Dialect | None:
+    """Return the dialect in which a model of Bedrock has written a message; None if it is unknown."""
+    own = (each for each in DIALECTS if each.name not in {"bedrock.agents", "bedrock.invoke_model"})
+    return next((each for each in own if each.recognises(value)), None)
+
+
 def _invoke_model(writer: ResponseWriter, provider: str) -> DialectReader:
     def inner_of(value: Any) -> DialectReader | None:
-        own = (each for each in DIALECTS if each.name not in {"bedrock.agents", "bedrock.invoke_model"})
-        found = next((each for each in own if each.recognises(value)), None)
+        found = _own_dialect(value)
         return found.make_reader(writer, found.provider) if found else None
 
     return bedrock.InvokeModel(writer, provider, inner_of)
@@ -129,6 +134,7 @@ DIALECTS: Final[tuple[Dialect, ...]] = (
 """Known dialects. The first one that recognises a message counts."""
 
 _BY_NAME: Final = {dialect.name: dialect for dialect in DIALECTS}
+_INVOKE_MODEL: Final = _BY_NAME["bedrock.invoke_model"]
 
 EndReason = Literal["complete", "cancelled", "interrupted"]
 """End of the transfer of a body: to its end, because the client left, or because the connection broke."""
@@ -351,10 +357,12 @@ class Translator:
         """Detect the dialect of a message; return False if it shows none."""
         value = message.value
         if "amazon-bedrock-guardrailAction" in object_at(value) and not bedrock.is_bedrock(value):
-            self._dialect = _BY_NAME["bedrock.invoke_model"]
+            self._dialect = _INVOKE_MODEL
             return True
         if self._dialect is not None and self._dialect.recognises(value):
             return True
+        if self._dialect is _INVOKE_MODEL and _own_dialect(value) is not None:
+            return True  # only the path shows it: its messages are in the dialect of the model's maker
         found = next((each for each in DIALECTS if each.recognises(value)), None)
         if found is None and message.event:
             found = next((each for each in DIALECTS if each.recognises({"type": message.event})), None)
@@ -363,28 +371,32 @@ class Translator:
             if found is None and message.event.startswith("!"):
                 found = _BY_NAME["bedrock.converse"]
             if found is None and message.event == "chunk":
-                found = _BY_NAME["bedrock.invoke_model"]
+                found = _INVOKE_MODEL
         if found is not None:
             self._dialect = found
         return found is not None
 
     def _choose_reader(self) -> None:
         """Make the reader, if the dialect is known, and let it read what was held."""
-        if self._reader is not None or self._dialect is None:
-            if self._dialect is None and self._held:
-                self._writer.leave_out(_UNKNOWN)
-                error = next(filter(None, map(_error_in, self._held)), None)
-                self._held = []
-                if error:
-                    self._writer.end(error_ending(error, self._provider or ""))
+        if self._reader is not None:
             return
         held, self._held = self._held, []
+        if self._dialect is None:
+            self._forget(held)
+            return
         beginning = self._dialect.beginning
         if held and beginning and not _begins(held, beginning):
             self._writer.numbers_events = False
         self._reader = self._dialect.make_reader(self._writer, self._provider or self._dialect.provider)
         for message in held:
             self._read(message)
+
+    def _forget(self, held: list[WireMessage]) -> None:
+        """Count messages that show no dialect; end the response if one of them is an error."""
+        for _ in held:
+            self._writer.leave_out(_UNKNOWN)
+        if error := next(filter(None, map(_error_in, held)), None):
+            self._writer.end(error_ending(error, self._provider or ""))
 
     def _break(self, error: BodyError) -> None:
         """End the response, because its body cannot be read any further."""

@@ -13,12 +13,14 @@ from deltaloom.dialects import Translator, dialect_of_path
 from tests.client.dialects.reading import Reading, reading_of
 from tests.client.dialects.streams import (
     TEXT,
+    WHOLE_ANSWERS,
     Object,
     block,
     candidate,
     chunk,
     converse,
     frame,
+    frames,
     invoked,
     json_lines,
     message,
@@ -152,6 +154,42 @@ def test_dialects_by_path() -> None:
     assert translator.dialect == "openai.chat"
 
 
+@pytest.mark.parametrize(
+    ("operation", "body"),
+    [
+        ("invoke-with-response-stream", json_lines(converse({"text": "a"}))),
+        ("invoke-with-response-stream", json_lines(message(block(0, TEXT, []), stop="refusal"))),
+        ("invoke-with-response-stream", sse([chunk({"content": "a"})], done=True)),
+        ("invoke", json.dumps(WHOLE_ANSWERS["anthropic"][1]).encode()),
+        ("invoke", json.dumps(WHOLE_ANSWERS["converse"][1]).encode()),
+    ],
+    ids=["converse", "anthropic", "chat", "whole anthropic", "whole converse"],
+)
+def test_messages_at_the_path_of_invoke_model(operation: str, body: bytes) -> None:
+    """Name InvokeModel for messages without its frames, which look like those of the model's maker."""
+    by_path = Translator(path=f"/model/x/{operation}", response_id="r")
+    by_messages = Translator(response_id="r")
+    events = by_path.feed(body) + by_path.end()
+    assert events == by_messages.feed(body) + by_messages.end()
+    assert (by_path.context["dialect"], by_path.context["provider"]) == (
+        "bedrock.invoke_model",
+        "aws.bedrock",
+    )
+
+
+def test_messages_that_contradict_the_path_of_invoke_model() -> None:
+    """Believe frames of ConverseStream and traces of an agent, which no model of InvokeModel sends."""
+    trace: Object = {"trace": {"agentId": "A1", "trace": {"failureTrace": {}}}}
+    for body, dialect in (
+        (frames(converse({"text": "a"})), "bedrock.converse"),
+        (json_lines([trace]), "bedrock.agents"),
+    ):
+        translator = Translator(path="/model/x/invoke-with-response-stream")
+        translator.feed(body)
+        translator.end()
+        assert translator.dialect == dialect
+
+
 def test_the_dialect_of_messages_without_a_type() -> None:
     """Detect the dialect by the names of events and frames."""
     named = b'event: message_start\ndata: {"message": {"id": "m"}}\n\n'
@@ -205,8 +243,10 @@ def test_the_first_messages_may_show_nothing() -> None:
     assert read(ping * 3 + sse([chunk({"content": "a"}, "stop")])).texts == [("output_text", "a")]
     found = read(ping * 5 + sse([chunk({"content": "a"}, "stop")]), path="/chat/completions")
     assert found.texts == [("output_text", "a")]
-    unknown = read(ping * 9)
+    translator = Translator()
+    unknown = reading_of(translator.feed(ping * 9) + translator.end())
     assert (unknown.status, unknown.details["reason"]) == ("failed", "dialect_unknown")
+    assert translator.left_out == {"message of an unknown dialect": 9}
 
 
 def test_pieces_of_one_byte_in_an_encoding() -> None:
