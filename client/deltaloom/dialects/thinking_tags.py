@@ -10,9 +10,9 @@ Piece = tuple[Literal["reasoning", "output_text"], str]
 class ThinkingTags:
     """Divides an answer into the reasoning between tags such as `<think>` and `</think>`, and the rest.
 
-    Only a tag at the very beginning counts, after at most 256 characters of white space, which are held until
-    it is clear; a later one is part of the answer. If the tag
-    is `reasoning`, several pairs of tags may follow each other.
+    Only a tag at the very beginning counts, after at most 256 characters of white space; a later one is part
+    of the answer. What may be such a tag is held until the next characters decide. If the tag is `reasoning`,
+    several pairs of tags may follow each other.
 
     Args:
         tag: name of the tags.
