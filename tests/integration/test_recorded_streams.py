@@ -9,18 +9,16 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-import demo
 from deltaloom import StreamNames
 from deltaloom.dialects import Translator
 from deltaloom.reasons import REFUSED, STOPPED, reason_class
 from handlers import BUILT_IN
 from tests.client.dialects.fuzz import pieces_of
-from tests.client.dialects.test_oracle import bodies, cut_at_random, expected_of
+from tests.client.dialects.test_oracle import cut_at_random, expected_of, recorded_or_own
 from tests.workers import alerts, dead_letters, running_workers, texts, wait_until_settled
 
 if TYPE_CHECKING:
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
     from deltaloom.dialects import Event
     from tests.client.dialects.oracle import Read
 
-OWN = Path(demo.__file__).parent / "streams"
 PIPELINE = 500
 _ALERTS = {"incomplete": "deltaloom.response.filtered", "failed": "deltaloom.response.blocked"}
 
@@ -76,10 +73,7 @@ def published(name: str, body: bytes, *, is_cut: bool) -> Published:
 
 def recorded() -> Iterator[Published]:
     """Yield the recorded streams, or the demo's own, whole and broken off."""
-    found = list(bodies())
-    if not found:
-        found = [(file.name, file.read_bytes()) for file in sorted(OWN.glob("*.sse"))]
-    for name, body in found:
+    for name, body in recorded_or_own():
         yield published(name, body, is_cut=False)
         yield published(f"{name} cut", cut_at_random(name, body), is_cut=True)
 

@@ -71,7 +71,9 @@ async def test_an_error_ends_the_copy_while_the_caller_still_has_it(*, of_class:
 
 def test_other_clients_are_left_alone() -> None:
     """Change nothing of a client without such methods, or of none."""
-    for owner in (None, SimpleNamespace()):
+    other = SimpleNamespace()
+    for owner in (None, other):
         end_copies_at_errors(owner)
+        assert not vars(other)
         restore(owner)
-    assert not vars(SimpleNamespace())
+    assert not vars(other)
