@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from console.json_bodies import ms_of
 from console.newest_entries import newest_entries
-from console.short_fields import beginning_of, shortened
+from console.short_fields import LONGEST, LONGEST_TEXT, with_short_fields
 from deltaloom.messages import Delivery
 from service.alert_parsing import NotAnAlertError, parse_alert
 
@@ -29,7 +29,7 @@ DELIVERIES_READ: Final = 5000
 def alert_in(entry: NewestEntry) -> ModerationAlert | None:
     """Return the alert in an entry; None if another program wrote it."""
     try:
-        return shortened(parse_alert(entry.data).alert)
+        return with_short_fields(parse_alert(entry.data).alert)
     except NotAnAlertError:
         return None
 
@@ -37,7 +37,7 @@ def alert_in(entry: NewestEntry) -> ModerationAlert | None:
 def delivery_in(entry: NewestEntry) -> Delivery | None:
     """Return the delivery in an entry; None if another program wrote it."""
     try:
-        return shortened(Delivery.model_validate_json(entry.data))
+        return with_short_fields(Delivery.model_validate_json(entry.data))
     except ValueError:  # pydantic's
         return None
 
@@ -60,7 +60,7 @@ def alert_json(
 ) -> dict[str, Any]:
     """Return an alert as JSON values."""
     last = deliveries[-1] if deliveries else None
-    text = policy.prose(beginning_of(alert.text))
+    text = policy.beginning_of(alert.text, LONGEST_TEXT)
     return {
         "id": alert.id,
         "type": alert.type,
@@ -73,9 +73,9 @@ def alert_json(
         "hidden": text is None,
         "status": alert.status,
         "integrity": alert.integrity,
-        "reason": alert.reason,
+        "reason": policy.reason(alert.reason),
         "reason_class": alert.reason_class,
-        "provider_explanation": policy.prose(alert.provider_explanation),
+        "provider_explanation": policy.beginning_of(alert.provider_explanation, LONGEST),
         "response_id": alert.response_id,
         "item_id": alert.item_id,
         "model": policy.name(alert.model),
@@ -84,7 +84,7 @@ def alert_json(
         "raised_at": ms_of(alert.raised_at),
         "reference": policy.name(alert.reference),
         "reference_url": url_of(policy.name(alert.reference)),
-        "rate": _rate(alert),
+        "rate": _rate(alert, policy),
         "fallback": None if alert.fallback is None else alert.fallback.model_dump(),
         "seen": seen.get(alert.id),
         "deliveries": [delivery_json(each) for each in deliveries],
@@ -118,8 +118,8 @@ def url_of(reference: str | None) -> str | None:
     return reference if parts.scheme in {"http", "https"} and parts.netloc else None
 
 
-def _rate(alert: ModerationAlert) -> dict[str, Any] | None:
+def _rate(alert: ModerationAlert, policy: TextPolicy) -> dict[str, Any] | None:
     if alert.rate is None:
         return None
-    times = ("since", "until", "baseline_since")
-    return alert.rate.model_dump(mode="json") | {name: ms_of(getattr(alert.rate, name)) for name in times}
+    times = {name: ms_of(getattr(alert.rate, name)) for name in ("since", "until", "baseline_since")}
+    return {**alert.rate.model_dump(mode="json"), **times, "name": policy.name(alert.rate.name)}

@@ -43,6 +43,10 @@ class GrowingText:
         """Characters of the text so far."""
         return self._dropped + len(self._raw)
 
+    def is_within(self, characters: int) -> bool:
+        """Return whether the last characters are the whole text."""
+        return not self._dropped and len(self._raw) <= characters
+
     def end(self, characters: int) -> str:
         """Return the last characters of the text."""
         return repair(self._raw[-characters:])

@@ -27,7 +27,7 @@ def letter_json(stored: StoredLetter, policy: TextPolicy) -> dict[str, Any]:
         "response_id": response_of(letter.entry),
         "deliveries": letter.deliveries,
         "failed_at": ms_of(letter.failed_at),
-        "line": policy.prose(letter.entry[:_LINE]),
+        "line": policy.beginning_of(letter.entry, _LINE),
         "cut": len(letter.entry) > _LINE or letter.entry_bytes is not None,
     }
 

@@ -180,7 +180,7 @@ class LiveView:
         bodies.sort(key=lambda each: each[0].began, reverse=True)
         fields: dict[str, Any] = {"counters": self._counters()}
         if since < 0 or chart["rows"]:
-            fields["chart"] = {**chart, "spikes": self._responses.spikes}
+            fields["chart"] = {**chart, "spikes": self._spikes()}
         if since >= 0:
             fields["gone"] = gone
         rows = b",".join([body for _, body in bodies])
@@ -197,6 +197,9 @@ class LiveView:
             "matching": self._matching,
             "minute": {**self._chart.last_minute(), **self._minute.to_json()},
         }
+
+    def _spikes(self) -> list[dict[str, Any]]:
+        return [{**spike, "name": self._policy.name(spike["name"])} for spike in self._responses.spikes]
 
     def _row(self, response: LiveResponse) -> bytes:
         """Return a response as JSON, made once for each of its versions."""
@@ -223,7 +226,7 @@ def _to_json(response: LiveResponse, policy: TextPolicy) -> dict[str, Any]:
         "tenant": name(context.get("tenant")),
         "provider": name(context.get("provider")),
         "status": response.status,
-        "reason": response.reason,
+        "reason": policy.reason(response.reason),
         "reason_class": response.reason_class,
         "began": response.began,
         "ended": response.ended,

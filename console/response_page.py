@@ -13,12 +13,14 @@ from console.newest_entries import newest_entries
 from console.response_parts import (
     CONTEXT,
     context_of,
+    cut_parts,
     finished_part,
     open_part,
     seen_parts,
     state_of,
     timeline_of,
 )
+from console.short_fields import LONGEST, with_short_fields
 from deltaloom.messages import AssembledText
 from handlers.core.identity import StreamKey
 from service.cli.all_letters import AllLetters
@@ -27,6 +29,7 @@ from service.handler_packages import disabled_kinds
 from service.keys import Keys
 from service.storage.client.availability import unavailable_if_away
 from service.storage.store import RedisStorage
+from service.visible import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
 
 PARAMETERS: Final = ("texts",)
 _ALERTS_READ: Final = 5000
+_ALERTS_SHOWN: Final = 200
 _LETTERS_READ: Final = 1000
 _SEARCHES: Final = 2
 """Searches for a response that run at the same time: each may read thousands of entries."""
@@ -118,6 +122,7 @@ class ResponsePage:
         ]
         parts += seen_parts(live, {(p["output_index"], p["content_index"], p["kind"]) for p in parts}, policy)
         parts.sort(key=lambda part: (part["output_index"], part["content_index"], part["kind"]))
+        cut_parts(parts)
         timeline, is_cut = timeline_of(live, parts)
         context = {**context_of(alerts), **(live.told if live else {}), **known.context}
         return {
@@ -139,17 +144,18 @@ class ResponsePage:
         }
 
     async def _known(self, wanted: str) -> Known:
-        """Return what Redis has of a response, else what the archive has of its texts."""
+        """Return what Redis has of a response, else what the archive has of its texts, with short fields."""
         with unavailable_if_away():
             found = await known_in(self._settings.names, self._client, self._settings, wanted)
-        if found:
-            return found[0]
-        known = Known(wanted)
-        if self._archive is not None:
+        known = found[0] if found else Known(wanted)
+        if not found and self._archive is not None:
             for each in await self._archive.of_response(wanted):
                 if each.record.family == "text":
                     known.texts.append(AssembledText.model_validate_json(each.record.body))
                     known.id = each.record.response_id or wanted
+        known.texts = [with_short_fields(each) for each in known.texts]
+        known.alerts = [with_short_fields(each) for each in known.alerts]
+        known.context = {name: shortened(value, LONGEST + 1) for name, value in known.context.items()}
         return known
 
     async def _open_logs(self, name: str) -> dict[PartKey, PartLog]:
@@ -162,7 +168,7 @@ class ResponsePage:
         }
 
     async def _alerts(self, known: Known) -> list[ModerationAlert]:
-        """Return the alerts of a response, oldest first."""
+        """Return the newest alerts of a response, oldest first."""
         name = known.id.encode("utf-8", "replace")
         page = await newest_entries(
             self._client, [self._settings.names.of(known.id)], lambda names: names.alerts, _ALERTS_READ
@@ -174,7 +180,7 @@ class ResponsePage:
         ]
         found = {alert.id: alert for entry in entries if (alert := alert_in(entry)) is not None}
         found |= {alert.id: alert for alert in known.alerts}
-        return sorted(found.values(), key=lambda alert: alert.raised_at)
+        return sorted(found.values(), key=lambda alert: alert.raised_at)[-_ALERTS_SHOWN:]
 
     async def _letters(self, name: str) -> list[Any]:
         found = []

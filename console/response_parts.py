@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from console.integrity_words import explained
 from console.json_bodies import ms_of
+from console.short_fields import LONGEST
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 MAX_CHARACTERS: Final = 1_000_000
 """Maximum characters of a text that are sent; a browser shows no more."""
+
+MAX_OF_ALL: Final = 4_000_000
+"""Maximum characters of all texts of a response that are sent; the last parts are cut."""
 
 CONTEXT: Final = (
     "model",
@@ -43,7 +47,7 @@ def finished_part(
     return {
         **_part(*place, shown, len(text.text)),
         "status": text.status,
-        "reason": text.reason,
+        "reason": policy.reason(text.reason),
         "integrity": text.integrity,
         "integrity_source": text.integrity_source,
         "explained": explained(
@@ -106,6 +110,16 @@ def _part(output_index: int, content_index: int, kind: str, text: str | None, le
     }
 
 
+def cut_parts(parts: Sequence[dict[str, Any]]) -> None:
+    """Cut the texts of parts so that all of them together have at most `MAX_OF_ALL` characters."""
+    room = MAX_OF_ALL
+    for part in parts:
+        text = part["text"] or ""
+        if len(text) > room:
+            part["text"], part["cut"] = text[:room], True
+        room -= min(room, len(text))
+
+
 def timeline_of(live: LiveResponse | None, parts: Sequence[dict[str, Any]]) -> tuple[list[list[int]], bool]:
     """Return when the texts grew, and whether later points are missing.
 
@@ -153,11 +167,13 @@ def state_of(
         status = live.status
     return {
         "status": status,
-        "reason": next((each.reason for each in reversed(said) if each.reason), None),
+        "reason": policy.reason(next((each.reason for each in reversed(said) if each.reason), None)),
         "reason_class": next((each.reason_class for each in reversed(said) if each.reason_class), None),
-        "provider_category": next((each.provider_category for each in said if each.provider_category), None),
-        "provider_explanation": policy.prose(
-            next((each.provider_explanation for each in said if each.provider_explanation), None)
+        "provider_category": policy.name(
+            next((each.provider_category for each in said if each.provider_category), None)
+        ),
+        "provider_explanation": policy.beginning_of(
+            next((each.provider_explanation for each in said if each.provider_explanation), None), LONGEST
         ),
         "began": min(began) if began else live.began if live else None,
         "ended": None if status == "open" else max(ended) if ended else live.ended if live else None,
