@@ -6,8 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from console.alert_rows import alert_in, alert_json, deliveries_of
-from console.newest_entries import cursor_of, newest_entries
-from service.storage.client.availability import unavailable_if_away
+from console.newest_entries import cursor_of, newest_entries, replies_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -144,11 +143,4 @@ class AlertsPage:
         pipeline = self._client.pipeline(transaction=False)
         for names in self._partitions:
             pipeline.xlen(names.undelivered)
-        with unavailable_if_away():
-            replies: list[int | Exception] = await pipeline.execute(raise_on_error=False)
-        lengths = [each for each in replies if isinstance(each, int)]
-        with unavailable_if_away():
-            for each in replies:
-                if isinstance(each, Exception) and not str(each).startswith("WRONGTYPE"):
-                    raise each
-        return sum(lengths)
+        return sum(length or 0 for length in await replies_of(pipeline))

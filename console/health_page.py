@@ -11,6 +11,7 @@ from redis import exceptions
 from console.alert_rows import delivery_in, delivery_json
 from console.letter_rows import letter_json
 from console.newest_entries import newest_entries
+from console.stream_places import other_keys
 from deltaloom.streams import GROUP
 from service.cli.all_letters import AllLetters
 from service.cli.relay_findings import relays
@@ -132,12 +133,7 @@ class HealthPage:
                 names.dead_letters,
             )
         ]
-        pipeline = self._client.pipeline(transaction=False)
-        for key in keys:
-            pipeline.type(key)
-        with unavailable_if_away():
-            types = await pipeline.execute()
-        odd = [key for key, kind in zip(keys, types, strict=True) if kind not in {b"stream", b"none"}]
+        odd = await other_keys(self._client, keys)
         if not odd:
             return []
         more = f" and {len(odd) - 1} more" if odd[1:] else ""

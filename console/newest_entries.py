@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from redis.asyncio import Redis
+    from redis.asyncio.client import Pipeline
 
     from deltaloom.streams import StreamNames
 
@@ -20,11 +21,15 @@ _LEAST: Final = 5
 """Minimum entries that are read of each partition."""
 
 _CURSOR: Final = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
+
 _FIRST_ENTRIES: Final = 10
 """Maximum entries of each stream in the first read; each further one has more."""
+
 _LARGE: Final = 32 * 2**20
 """Bytes after which no more is read, since an entry may have megabytes."""
+
 _Entries = list[tuple[bytes, dict[bytes, bytes]]]
+
 _HIGHEST: Final = 2**64 - 1
 """Maximum of each number of an entry's id."""
 
@@ -99,15 +104,12 @@ async def newest_entries(
     return NewestPage(sure, str(sure[-1].id) if sure and has_more else None)
 
 
-_DUMMY = 0
-
-
 async def _pages(
     client: Redis, streams: Sequence[str], most: int, before: str | None
 ) -> list[tuple[_Entries, bool]]:
     """Return at most `most` entries of each stream, fewer if they are large, and whether these are all.
 
-    A key that is no stream has none: the page of health names it.
+    A key that is no stream has none: the page Health names it.
     """
     found: list[_Entries] = [[] for _ in streams]
     unread = set(range(len(streams)))
@@ -119,21 +121,30 @@ async def _pages(
         for each, count in zip(asked, counts, strict=True):
             after = found[each][-1][0].decode() if found[each] else before
             pipeline.xrevrange(streams[each], max="+" if after is None else f"({after}", count=count)
-        with unavailable_if_away():
-            replies: Any = await pipeline.execute(raise_on_error=False)
-            for each, count, reply in zip(asked, counts, replies, strict=True):
-                if isinstance(reply, Exception):
-                    if not str(reply).startswith("WRONGTYPE"):
-                        raise reply
-                    reply = []  # noqa: PLW2901 - it is nothing
-                found[each] += reply
-                size += size_of(reply)
-                if len(reply) < count:
-                    all_read.add(each)
-                if len(reply) < count or len(found[each]) >= most:
-                    unread.discard(each)
+        for each, count, reply in zip(asked, counts, await replies_of(pipeline), strict=True):
+            entries: _Entries = reply or []
+            found[each] += entries
+            size += size_of(entries)
+            if len(entries) < count:
+                all_read.add(each)
+            if len(entries) < count or len(found[each]) >= most:
+                unread.discard(each)
         at_once *= 4
     return [(entries, number in all_read) for number, entries in enumerate(found)]
+
+
+async def replies_of(pipeline: Pipeline) -> list[Any]:
+    """Return the replies to the commands of a pipeline; None for a key of another type.
+
+    Raises:
+        StorageUnavailableError: the server is away, or refuses a command.
+    """
+    with unavailable_if_away():
+        replies = await pipeline.execute(raise_on_error=False)
+        for each in replies:
+            if isinstance(each, Exception) and not str(each).startswith("WRONGTYPE"):
+                raise each
+    return [None if isinstance(each, Exception) else each for each in replies]
 
 
 def size_of(entries: _Entries) -> int:

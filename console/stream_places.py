@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from service import logs
 from service.storage.client.availability import unavailable_if_away
@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-_LOOK_SECONDS: Final = 5.0
-"""Seconds between two looks at the streams that were quiet meanwhile."""
+_CHECK_SECONDS: Final = 5.0
+"""Seconds between two checks of the streams that were quiet meanwhile."""
 
 _BEGINNING: Final = b"0-0"
+
+_Name = TypeVar("_Name", bytes, str)
 
 
 class StreamPlaces:
@@ -36,7 +38,7 @@ class StreamPlaces:
         self._odd: frozenset[bytes] = frozenset()
         """Keys that are no streams: what they hold is left out."""
         self._quiet = set(streams)
-        self._next_look = time.monotonic() + _LOOK_SECONDS
+        self._next_check = 0.0
 
     @property
     def asked(self) -> dict[bytes, bytes]:
@@ -53,21 +55,18 @@ class StreamPlaces:
         self.after[stream] = after
         self._quiet.discard(stream)
 
-    def look_soon(self) -> None:
-        """Look before the next read: a key has changed its type."""
-        self._next_look = 0.0
+    def check_soon(self) -> None:
+        """Check before the next read: a key has changed its type."""
+        self._next_check = 0.0
 
-    async def look_if_due(self) -> None:
-        """Look for streams that were made anew, at times."""
-        if time.monotonic() >= self._next_look:
-            await self.look()
-
-    async def look(self) -> None:
+    async def check_if_due(self) -> None:
         """Find keys that are no streams, and streams whose entries all are before their place.
 
-        Such a stream was deleted and made anew with lower ids, and would never be read again. Where only its
-        newest entries were deleted, going on after those before them is right, too.
+        Such a stream was deleted and made anew with lower ids: nothing would be read of it any more. If only
+        its newest entries were deleted, going on after those before them is right, too.
         """
+        if time.monotonic() < self._next_check:
+            return
         await self._find_odd()
         quiet = [stream for stream in self._quiet & self.after.keys() if stream not in self._odd]
         pipeline = self._client.pipeline(transaction=False)
@@ -80,24 +79,25 @@ class StreamPlaces:
             if _number(found) < _number(self.after[stream]):
                 self.after[stream] = found
         self._quiet = set(self._streams)
-        self._next_look = time.monotonic() + _LOOK_SECONDS
+        self._next_check = time.monotonic() + _CHECK_SECONDS
 
     async def _find_odd(self) -> None:
-        pipeline = self._client.pipeline(transaction=False)
-        for stream in self._streams:
-            pipeline.type(stream)
-        with unavailable_if_away():
-            types: Any = await pipeline.execute()
-        odd = frozenset(
-            stream
-            for stream, kind in zip(self._streams, types, strict=True)
-            if kind not in {b"stream", b"none"}
-        )
+        odd = frozenset(await other_keys(self._client, self._streams))
         for stream in odd - self._odd:
             logs.logger().warning("stream not shown, it is no stream", key=visible(stream.decode()))
         for stream in self._odd - odd:
             self.after.setdefault(stream, _BEGINNING)
         self._odd = odd
+
+
+async def other_keys(client: Redis, names: Collection[_Name]) -> list[_Name]:
+    """Return the names of keys that exist and are no streams."""
+    pipeline = client.pipeline(transaction=False)
+    for name in names:
+        pipeline.type(name)
+    with unavailable_if_away():
+        types: Any = await pipeline.execute()
+    return [name for name, kind in zip(names, types, strict=True) if kind not in {b"stream", b"none"}]
 
 
 def _number(entry_id: bytes) -> tuple[int, int]:

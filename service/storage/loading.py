@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from handlers.core.identity import PartKey
 from service.storage.client.availability import unavailable_if_away
-from service.storage.records import named, open_fields, pairs
+from service.storage.records import open_fields
+from service.storage.replies import named, pairs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
