@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 from console.delta_decoding import DeltaDecoder, raw_entry
 from console.live_responses import LiveResponses
 from console.minute_counts import MinuteCounts
+from console.newest_entries import size_of
 from console.rate_chart import RateChart
-from console.short_fields import shortened
+from console.short_fields import with_short_fields
 from console.stream_places import StreamPlaces
 from deltaloom.messages import AssembledText, Delivery
 from service import logs
@@ -83,7 +84,8 @@ class LiveReader:
         self.entries = 0
         """Number of entries that were read."""
         self._late_until = 0.0
-        self._away = False
+        self._away: set[StreamNames] = set()
+        """Groups of partitions whose server is away, each by its first partition."""
         self._was_behind = False
         self._views: list[LiveView] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -92,7 +94,7 @@ class LiveReader:
     @property
     def behind(self) -> bool:
         """True if what is shown may be old: the server is away, or input was skipped lately."""
-        return self._away or time.monotonic() < self._late_until
+        return bool(self._away) or time.monotonic() < self._late_until
 
     @asynccontextmanager
     async def watched_by(self, view: LiveView) -> AsyncIterator[None]:
@@ -148,17 +150,17 @@ class LiveReader:
         count = _FIRST_ENTRIES
         while True:
             try:
-                await places.look_if_due()
+                await places.check_if_due()
                 if not places.after:
                     await self._read_earlier(streams, places)
                 count = await self._read(streams, places, count)
-                self._away = False
+                self._away.discard(partitions[0])
             except StorageUnavailableError as error:
                 if isinstance(error, SetupError):
-                    places.look_soon()
-                if not self._away:
+                    places.check_soon()
+                if partitions[0] not in self._away:
                     logs.logger().warning("live view waits for redis", error=error.state)
-                self._away = True
+                self._away.add(partitions[0])
                 self._tell()
                 await asyncio.sleep(_RETRY)
             except Exception:  # noqa: BLE001 - the next read goes on after the entries of this one
@@ -187,7 +189,7 @@ class LiveReader:
             with unavailable_if_away():
                 page: Any = await self._client.xrevrange(stream, before, count=min(count, most - len(found)))
             found += page
-            size += _size_of(page)
+            size += size_of(page)
             if len(page) < count:
                 break
             count *= 2
@@ -212,7 +214,7 @@ class LiveReader:
         self.responses.give_up(now)
         self._tell()
         await asyncio.sleep(_PAUSE)
-        is_large = sum(_size_of(entries) for _, entries in replies) > _LARGE
+        is_large = sum(size_of(entries) for _, entries in replies) > _LARGE
         return _FIRST_ENTRIES if is_large else min(2 * count, _ENTRIES)
 
     async def _skip(self, stream: bytes, places: StreamPlaces) -> None:
@@ -249,12 +251,12 @@ class LiveReader:
         now = round(time.time() * 1000)
         try:
             if kind == "assembled":
-                self.responses.take_text(shortened(AssembledText.model_validate_json(data)), source)
+                self.responses.take_text(with_short_fields(AssembledText.model_validate_json(data)), source)
             elif kind == "alerts":
-                self.responses.take_alert(shortened(parse_alert(data).alert), source, written_ms)
+                self.responses.take_alert(with_short_fields(parse_alert(data).alert), source, written_ms)
                 self.minute.add("alerts", written_ms, now)
             else:
-                delivery = shortened(Delivery.model_validate_json(data))
+                delivery = with_short_fields(Delivery.model_validate_json(data))
                 self.responses.take_delivery(delivery)
                 if delivery.outcome != "delivered":
                     self.minute.add("undelivered", written_ms, now)
@@ -280,11 +282,6 @@ class LiveReader:
             self.responses.touch()
         self._news.set()
         self._news.clear()
-
-
-def _size_of(entries: _Entries) -> int:
-    """Return the total bytes of the values."""
-    return sum(len(value) for _, fields in entries for value in fields.values())
 
 
 def _order(kind: str) -> int:

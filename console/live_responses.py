@@ -184,19 +184,17 @@ class LiveResponses:
     def take(self, commit: Commit, source: str) -> None:
         """Take the effects of a batch of input entries; a response with a very long id is left out."""
         for key, at in commit.touched.items():
-            if len(key.value) > LONGEST:
-                continue
-            self._seen(key.value, source, at)
+            if len(key.value) <= LONGEST:
+                self._seen(key.value, source, at)
         for key, change in commit.responses.items():
-            if len(key.value) > LONGEST:
-                continue
-            first, last = _span(commit, change)
-            self._change(self._seen(key.value, source, first.ms, last.ms), commit, change)
+            if len(key.value) <= LONGEST:
+                first, last = _span(commit, change)
+                self._change(self._seen(key.value, source, first.ms, last.ms), commit, change)
 
     def take_text(self, message: AssembledText, source: str) -> None:
-        """Take a finished text."""
+        """Take a finished text, unless its response has a very long id."""
         name = message.response_id or message.item_id
-        if name is None:
+        if name is None or len(name) > LONGEST:
             return
         at = ms_of(message.finished_at) or 0
         response = self._seen(name, source, ms_of(message.started_at) or at, at)
@@ -210,12 +208,12 @@ class LiveResponses:
             self._end(response, message.status, message.reason, message.reason_class, at)
 
     def take_alert(self, message: ModerationAlert, source: str, written_ms: int) -> None:
-        """Take an alert; `written_ms` is the time of its entry."""
+        """Take an alert, unless its response has a very long id; `written_ms` is the time of its entry."""
         raised = ms_of(message.raised_at) or written_ms
         if message.rate is not None:
             self._take_spike(message, raised)
         name = message.response_id or message.item_id
-        if name is None or message.rate is not None:
+        if name is None or len(name) > LONGEST or message.rate is not None:
             return
         response = self._seen(name, source, raised, raised)
         _tell(response, message)

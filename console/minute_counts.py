@@ -20,11 +20,14 @@ class MinuteCounts:
         self._seconds: deque[tuple[int, Counter[str]]] = deque()
 
     def add(self, name: str, at_ms: int, now_ms: int) -> None:
-        """Count something that happened at a time, unless that is more than a minute ago."""
+        """Count something that happened at a time, unless that is more than a minute ago.
+
+        A time in the future counts as now, so that it is forgotten in a minute.
+        """
         self.forget(now_ms)
         if at_ms <= now_ms - _MINUTE_MS:
             return
-        second = at_ms // _STEP_MS
+        second = min(at_ms, now_ms) // _STEP_MS
         if not self._seconds or self._seconds[-1][0] < second:
             self._seconds.append((second, Counter()))
         self._seconds[-1][1][name] += 1

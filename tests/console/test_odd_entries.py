@@ -7,18 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from console import live_reading, response_parts, stream_places
 from console import newest_entries as reading
-from console import stream_places
 from console.live_responses import LiveResponses
+from console.minute_counts import MinuteCounts
 from console.newest_entries import newest_entries
-from console.short_fields import LONGEST, LONGEST_TEXT, shortened
+from console.short_fields import LONGEST, LONGEST_TEXT, with_short_fields
+from console.stream_places import StreamPlaces
 from console.wilson import wilson
-from deltaloom import StreamNames
+from deltaloom import Partitions, StreamNames
 from deltaloom.messages import Delivery, ModerationAlert
+from handlers.core.identity import StreamKey
 from service.keys import Keys
+from service.ports.storage import StorageUnavailableError
 from service.storage.buckets import baseline_of
 from tests.console.made import delta, publish
 from tests.console.running import console, settings_of
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -70,7 +75,7 @@ async def test_a_stream_made_anew_with_lower_ids_is_read(
     redis: Redis, redis_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An entry of the far future, and the stream's deletion, make no page deaf."""
-    monkeypatch.setattr(stream_places, "_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(stream_places, "_CHECK_SECONDS", 0.1)
     fields: Any = {"event": json.dumps(delta(1, "Late")), "response_id": "resp_1"}
     async with console(redis_url=redis_url, prefix=prefix) as client, client.watching() as page:
         await page.next()
@@ -78,12 +83,8 @@ async def test_a_stream_made_anew_with_lower_ids_is_read(
         await page.until(lambda page: "resp_1" in page.rows)
         await redis.delete(f"{prefix}:deltas")
         await publish(redis, prefix, "resp_2", delta(1, "No"))
-
-        def is_shown(page: Any) -> bool:
-            return "resp_3" in page.rows
-
         number = 1
-        while not is_shown(page):
+        while "resp_3" not in page.rows:
             number += 1
             await publish(redis, prefix, "resp_3", delta(number, "No"))
             await page.next()
@@ -129,7 +130,7 @@ def test_a_response_keeps_few_deliveries_with_short_fields() -> None:
     responses = LiveResponses(idle_ms=1000)
     responses.take_alert(ModerationAlert.model_validate_json(json.dumps(alert())), "deltaloom", 0)
     for number in range(1000):
-        responses.take_delivery(shortened(delivery(destination=f"d{number}", answer="x" * 10_000)))
+        responses.take_delivery(with_short_fields(delivery(destination=f"d{number}", answer="x" * 10_000)))
     response = responses.get("resp_1")
     assert response is not None
     kept = response.alerts["a_1"].deliveries
@@ -149,13 +150,80 @@ async def test_odd_counts_and_groups_cost_only_themselves(redis: Redis, redis_ur
     group: Any = b"relay:\xff"
     await redis.xgroup_create(f"{prefix}:alerts", group, mkstream=True)
     await redis.xgroup_create(f"{prefix}:alerts", "relay:team")
-    await redis.zadd(keys.open, {b"\xff": 1})
+    await redis.zadd(keys.open, {b"\xff": 1, "response:odd": 2})
+    odd: Any = {b"\xff": "x", "version": "1"}
+    await redis.hset(keys.state(StreamKey("response", "odd")), mapping=odd)
     async with console(redis_url=redis_url, prefix=prefix) as client:
         (shown,) = (await client.json("api/rates?hours=24"))["groups"]
         assert (shown["name"], shown["total"][:2]) == ("b", [1, 7])
         health = await client.json("api/health")
         assert "team" in {each["name"] for each in health["destinations"]}
         assert await client.status("api/responses/nobody") == 404
+
+
+async def test_a_page_of_a_response_is_no_larger_than_a_browser_takes(
+    redis: Redis, redis_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Megabytes in the names of a text are cut, and so are the texts if all of them have too many."""
+    monkeypatch.setattr(response_parts, "MAX_OF_ALL", 25)
+    long = "x" * 1_000_000
+    for place in range(3):
+        values = {"kind": "refusal", "output_index": place, "content_index": 0, "text": f"{place}" * 10}
+        counts = {"delta_count": 1, "duplicate_count": 0, "started_at": AT, "finished_at": AT}
+        more = {"id": f"t_{place}", "response_id": "resp_1", "status": "incomplete", "integrity": "verified"}
+        data = json.dumps({**values, **counts, **more, "model": long, "reason": long})
+        await redis.xadd(f"{prefix}:assembled", {"__data__": data})
+    await redis.xadd(f"{prefix}:alerts", {"__data__": json.dumps(alert(model=long)), "response_id": "resp_1"})
+    async with console(redis_url=redis_url, prefix=prefix) as client:
+        page = await client.json("api/responses/resp_1")
+        short = "x" * LONGEST + "…"
+        assert (page["model"], page["reason"], page["alerts"][0]["model"]) == (short, short, short)
+        parts = [(part["text"], part["cut"], part["length"]) for part in page["parts"]]
+        assert parts == [("0" * 10, False, 10), ("1" * 10, False, 10), ("2" * 5, True, 10)]
+
+
+def test_no_output_shows_a_response_with_a_very_long_id() -> None:
+    """A cut id would be that of another response, and a link to it leads nowhere."""
+    responses = LiveResponses(idle_ms=1000)
+    long = with_short_fields(ModerationAlert.model_validate_json(json.dumps(alert(response_id="x" * 10_000))))
+    responses.take_alert(long, "deltaloom", 0)
+    assert [*responses] == []
+
+
+def test_an_alert_of_the_far_future_is_forgotten_in_a_minute() -> None:
+    """An entry's id may be any time; the counts of the last minute go on."""
+    counts = MinuteCounts()
+    counts.add("alerts", 2**63, 1000)
+    counts.add("alerts", 2000, 2000)
+    assert counts.to_json()["alerts"] == 2
+    counts.forget(63_000)
+    assert counts.to_json()["alerts"] == 0
+
+
+async def test_one_group_of_partitions_is_away(
+    redis: Redis, redis_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page says all the time that it is behind, though the other groups are read."""
+    monkeypatch.setattr(live_reading, "_PARTITIONS_AT_ONCE", 1)
+    monkeypatch.setattr(live_reading, "_RETRY", 0.01)
+    away, other = Partitions(2, prefix).all
+    check, seen = StreamPlaces.check_if_due, []
+
+    async def check_others(places: StreamPlaces) -> None:
+        if away.deltas.encode() in places.readable:
+            seen.append(client.app.live.behind)
+            raise StorageUnavailableError("ConnectionError", "away")
+        await check(places)
+
+    monkeypatch.setattr(StreamPlaces, "check_if_due", check_others)
+    async with console(redis_url=redis_url, prefix=prefix, partitions=2) as client, client.watching() as page:
+        await wait_until(lambda: seen)
+        fields: Any = {"event": json.dumps(delta(1, "No")), "response_id": "resp_1"}
+        await redis.xadd(other.deltas, fields)
+        await page.until(lambda page: "resp_1" in page.rows)
+        so_far = len(seen)
+        await wait_until(lambda: len(seen) > so_far + 1)
+    assert seen == [False, *[True] * (len(seen) - 1)]
 
 
 def test_more_cases_than_all_have_an_interval() -> None:
