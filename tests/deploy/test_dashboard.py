@@ -6,19 +6,16 @@ import json
 import runpy
 import subprocess
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
 import pytest
 
-from embedded.free_ports import free_port
 from tests.deploy.metric_names import HISTOGRAMS, METRICS, unknown
 from tests.docs.pages import ROOT
+from tests.prometheus_servers import prometheus
 from tests.tiers import need
-from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,24 +58,21 @@ def test_panels_do_not_overlap() -> None:
 
 async def test_expressions_give_data(tmp_path: Path) -> None:
     """Evaluate all expressions on a Prometheus with ten minutes of each metric: no panel is empty."""
-    program = need("prometheus", what="Prometheus", package="prometheus")
     now = int(time.time()) - 60
-    data = filled(tmp_path, now)
-    with prometheus(program, data, tmp_path) as address:
-        await wait_until(lambda: is_ready(address), 30, message="Prometheus is ready")
+    fill(tmp_path, now)
+    async with prometheus(tmp_path, {"scrape_configs": []}) as address:
         empty = [each for each in EXPRESSIONS if not evaluated(address, each, now)]
     assert empty == []
 
 
-def filled(folder: Path, now: int) -> Path:
-    """Return the folder of a database with ten minutes of every metric."""
+def fill(folder: Path, now: int) -> None:
+    """Make a database with ten minutes of every metric."""
     promtool = need("promtool", what="promtool", package="prometheus")
     samples, data = folder / "samples", folder / "data"
     samples.write_text("".join(openmetrics(now)), "utf-8")
     command = [promtool, "tsdb", "create-blocks-from", "openmetrics", str(samples), str(data)]
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr
-    return data
 
 
 def openmetrics(now: int) -> Iterator[str]:
@@ -97,36 +91,6 @@ def openmetrics(now: int) -> Iterator[str]:
             for number, at in enumerate(times):
                 yield f"{metric}{suffix}{{{shown}}} {number} {at}\n"
     yield "# EOF\n"
-
-
-@contextmanager
-def prometheus(program: str, data: Path, folder: Path) -> Iterator[str]:
-    """Run a Prometheus with these data that scrapes nothing; yield its address."""
-    (folder / "prometheus.yml").write_text("scrape_configs: []\n")
-    address = f"127.0.0.1:{free_port()}"
-    arguments = [
-        f"--config.file={folder / 'prometheus.yml'}",
-        f"--storage.tsdb.path={data}",
-        f"--web.listen-address={address}",
-    ]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([program, *arguments], stdout=log, stderr=log)
-    try:
-        yield address
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def is_ready(address: str) -> bool:
-    """Return whether a Prometheus answers queries."""
-    try:
-        with urlopen(f"http://{address}/-/ready", timeout=5):
-            return True
-    except OSError as error:
-        if isinstance(error, HTTPError):  # it has the open answer
-            error.close()
-        return False
 
 
 def evaluated(address: str, expression: str, at: int) -> list[Any]:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-from asyncio.subprocess import DEVNULL
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 
-from embedded.free_ports import free_port
 from tests.alertmanagers import alertmanager
+from tests.prometheus_servers import prometheus
 from tests.receivers import receiving
-from tests.tiers import need
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -28,7 +24,7 @@ async def test_an_alertmanager_gets_an_alert_of_the_rules(tmp_path: Path) -> Non
     async with (
         receiving() as pager,
         alertmanager(tmp_path, pager.url, ["alertname"]) as manager,
-        prometheus(tmp_path, manager.url),
+        evaluating(tmp_path, manager.url),
     ):
         await wait_until(lambda: bool(pager.received), 60, message="the pager was called")
     paged = [alert for notification in pager.received for alert in notification.json["alerts"]]
@@ -39,9 +35,8 @@ async def test_an_alertmanager_gets_an_alert_of_the_rules(tmp_path: Path) -> Non
 
 
 @asynccontextmanager
-async def prometheus(folder: Path, manager: str) -> AsyncIterator[None]:
+async def evaluating(folder: Path, manager: str) -> AsyncIterator[None]:
     """Run a Prometheus that evaluates the rules every second, without their waiting times."""
-    program = need("prometheus", what="Prometheus", package="prometheus")
     rules = yaml.safe_load(RULES.read_text("utf-8"))
     for group in rules["groups"]:
         for rule in group["rules"]:
@@ -52,19 +47,6 @@ async def prometheus(folder: Path, manager: str) -> AsyncIterator[None]:
         "rule_files": ["rules.yaml"],
         "alerting": {"alertmanagers": [{"static_configs": [{"targets": [manager.removeprefix("http://")]}]}]},
     }
-    file = folder / "prometheus.yml"
-    file.write_text(json.dumps(config), "utf-8")  # JSON is YAML
-    process = await asyncio.create_subprocess_exec(
-        program,
-        f"--config.file={file}",
-        f"--storage.tsdb.path={folder / 'data'}",
-        f"--web.listen-address=127.0.0.1:{free_port()}",
-        "--rules.alert.resend-delay=1s",  # the first one is lost if Alertmanager is not known yet
-        stdout=DEVNULL,
-        stderr=DEVNULL,
-    )
-    try:
+    # The first alert is lost if Alertmanager is not known yet.
+    async with prometheus(folder, config, "--rules.alert.resend-delay=1s"):
         yield
-    finally:
-        process.terminate()
-        await asyncio.wait_for(process.wait(), 60)

@@ -6,27 +6,19 @@ from service.observability.heartbeat_file import STALE_AFTER
 from service.observability.http_server import CONNECTION_SECONDS, MAX_CONNECTIONS
 from service.observability.liveness import LIMITS, STUCK_AFTER
 from service.observability.siblings import STARTS_WITHIN
-from tests.docs.pages import ROOT, quoted
+from tests.docs.pages import OPERATIONS, quoted
 
 
 def test_limits_are_on_the_page() -> None:
     """The page has the limit of each step, and the time after which it is stuck."""
-    rows = [line.strip("| ").split(" | ") for line in _lines("| step | limit")]
+    rows = OPERATIONS.table("Limits of steps")
     shown = {quoted(row[0])[0]: (float(row[1]), float(row[2])) for row in rows}
     assert shown == {step: (limit, STUCK_AFTER * limit) for step, limit in LIMITS.items()}
 
 
 def test_other_constants_are_on_the_page() -> None:
     """The page has the limits of connections, and the age of a heartbeat."""
-    page = " ".join((ROOT / "docs/operations.md").read_text("utf-8").split())
+    page = " ".join(OPERATIONS.path.read_text("utf-8").split())
     assert f"within {CONNECTION_SECONDS:g} seconds; there are at most {MAX_CONNECTIONS} connections" in page
     assert f"A process has {STARTS_WITHIN:g} seconds for its first sign of life" in page
     assert f"if a file is older than {STALE_AFTER:g} seconds" in page
-
-
-def _lines(head: str) -> list[str]:
-    """Return the rows of the table that begins so."""
-    lines = (ROOT / "docs/operations.md").read_text("utf-8").splitlines()
-    first = next(n for n, line in enumerate(lines) if line.startswith(head)) + 2
-    last = next(n for n in range(first, len(lines)) if not lines[n].startswith("|"))
-    return lines[first:last]
