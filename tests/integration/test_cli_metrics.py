@@ -8,10 +8,7 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -23,13 +20,16 @@ from service.observability.metrics.catalog import OF_GROUPS, OF_RELAYS, OF_WORKE
 from tests.bench import delta
 from tests.relays import destination, raise_alert, relay_environment, relay_process
 from tests.service.cli.command import deltaloom, environment
-from tests.service.cli.environment import ROOT
 from tests.streams import add
 from tests.waiting import wait_until
-from tests.workers import WorkerProcess, running_workers
+from tests.workers import running_workers
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from redis.asyncio import Redis
+
+    from tests.workers import WorkerProcess
 
 
 NOBODY = "redis://127.0.0.1:1"
@@ -209,36 +209,18 @@ async def test_no_two_workers_export_the_group(redis_url: str, prefix: str) -> N
 
 async def test_the_parent_serves_the_metrics_of_all(redis: Redis, redis_url: str, prefix: str) -> None:
     """Add up the counts of several processes, and export the figures of the group once."""
-    env = environment(redis_url, prefix, DELTALOOM_HTTP="127.0.0.1:0", DELTALOOM_LOG_FORMAT="json")
     for number in range(20):
         event = {"event": json.dumps(delta(number, "x")), "response_id": f"r{number}"}
         await add(redis, StreamNames(prefix).deltas, event)
-    with TemporaryDirectory() as folder:
-        log = Path(folder, "log")
-        with await asyncio.to_thread(log.open, "wb") as stderr:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "service",
-                "worker",
-                "--processes",
-                "2",
-                env=env,
-                stderr=stderr,
-                cwd=ROOT,
-            )
-        parent = WorkerProcess(process, log)
-        try:
+    async with running_workers(redis_url, prefix, processes=2, http="127.0.0.1:0") as (parent,):
 
-            async def read() -> str:
-                text, _ = await scraped(parent)
-                found = values(text)
-                complete = found.get("deltaloom_entries_acknowledged_total") == 20
-                return text if complete and "deltaloom_input_lag_entries" in found else ""
+        async def read() -> str:
+            text, _ = await scraped(parent)
+            found = values(text)
+            complete = found.get("deltaloom_entries_acknowledged_total") == 20
+            return text if complete and "deltaloom_input_lag_entries" in found else ""
 
-            text = await wait_until(read, 60, message="all entries are counted")
-        finally:
-            assert await parent.stop() == 0
+        text = await wait_until(read, 60, message="all entries are counted")
     check_metrics(text)
     found = values(text)
     assert found["deltaloom_redis_up"] == 1

@@ -6,25 +6,24 @@ import asyncio
 import json
 import resource
 import sys
-from contextlib import asynccontextmanager
 from functools import partial
 from hashlib import sha1
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import pytest
 from redis.asyncio import Redis
+from typing_extensions import override
 
 from deltaloom import GROUP, StreamNames
 from service.field_json import fields_of
 from service.storage.scripts import source
 from tests.nodes import Node, running
+from tests.redis_proxies import RedisProxy
 from tests.relays import relay_environment
 from tests.waiting import wait_until
 from tests.workers import dead_letters, texts, wait_until_settled, workers_in_process
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
 MEGABYTE = 1_000_000
@@ -65,53 +64,22 @@ async def test_the_letter_of_a_large_entry_has_its_beginning(
     assert [text.text for text in await texts(redis, prefix)] == ["No."]
 
 
-class SlowServer:
+class SlowServer(RedisProxy):
     """A proxy in front of a server that takes long to copy an entry, as a busy one does with a huge one."""
 
     def __init__(self, url: str, entry_id: bytes) -> None:
+        super().__init__(url)
         self._entry_id = entry_id
-        at = urlsplit(url)
-        self._server = at.hostname or "127.0.0.1", at.port or 6379
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._copying: set[int] = set()
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[int]:
-        """Listen while the block lasts, and yield the port."""
-        listener = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        try:
-            yield listener.sockets[0].getsockname()[1]
-        finally:
-            listener.close()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        server_reader, server_writer = await asyncio.open_connection(*self._server)
-        copies = asyncio.Event()
-        self._tasks |= {
-            asyncio.create_task(self._pass(reader, server_writer, copies, replies=False)),
-            asyncio.create_task(self._pass(server_reader, writer, copies, replies=True)),
-        }
-
-    async def _pass(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        copies: asyncio.Event,
-        *,
-        replies: bool,
-    ) -> None:
-        try:
-            while data := await reader.read(2**16):
-                if replies and copies.is_set():
-                    copies.clear()
-                    await asyncio.sleep(3 * TIMEOUT)
-                elif not replies and self._entry_id in data and any(each in data for each in COPYING):
-                    copies.set()
-                writer.write(data)
-        finally:
-            writer.transport.abort()
+    @override
+    async def passes(self, connection: int, data: bytes, *, is_reply: bool) -> bool:
+        if is_reply and connection in self._copying:
+            self._copying.remove(connection)
+            await asyncio.sleep(3 * TIMEOUT)
+        elif not is_reply and self._entry_id in data and any(each in data for each in COPYING):
+            self._copying.add(connection)
+        return True
 
 
 @pytest.mark.parametrize("deliveries", [1, 2, 5])

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import pytest
+from typing_extensions import override
 
 from deltaloom import StreamNames
 from handlers import BUILT_IN
@@ -21,54 +19,30 @@ from service.storage.client.server import ask
 from service.storage.group import ConsumerGroup
 from service.storage.state_format import StateFormat
 from service.storage.store import RedisStorage
+from tests.redis_proxies import RedisProxy
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
     from redis.asyncio import Redis
 
 
-class CuttingProxy:
+class CuttingProxy(RedisProxy):
     """A proxy in front of a server that cuts the connection in place of one request."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self._server = host, port
-        self._tasks: set[asyncio.Task[None]] = set()
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
         self.cut_at = 0
         """Number of the request to cut, counted from 1; 0 means none."""
         self.requests = 0
         """Number of requests received so far."""
 
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[int]:
-        """Listen while the block lasts, and yield the port."""
-        listener = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        try:
-            yield listener.sockets[0].getsockname()[1]
-        finally:
-            listener.close()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        server_reader, server_writer = await asyncio.open_connection(*self._server)
-        requests = asyncio.create_task(self._pass(reader, server_writer, requests=True))
-        replies = asyncio.create_task(self._pass(server_reader, writer, requests=False))
-        self._tasks |= {requests, replies}
-        await asyncio.wait((requests, replies), return_when=asyncio.FIRST_COMPLETED)
-        writer.transport.abort()
-        server_writer.transport.abort()
-
-    async def _pass(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, requests: bool
-    ) -> None:
-        while data := await reader.read(2**16):
-            if requests:
-                self.requests += 1
-                if self.requests == self.cut_at:
-                    return
-            writer.write(data)
+    @override
+    async def passes(self, connection: int, data: bytes, *, is_reply: bool) -> bool:
+        if is_reply:
+            return True
+        self.requests += 1
+        return self.requests != self.cut_at
 
 
 def rehearsal(client: Redis, settings: Settings) -> Awaitable[object]:
@@ -101,8 +75,7 @@ async def test_each_request_of_a_start_may_be_lost(
     redis_url: str, prefix: str, step: Callable[[Redis, Settings], Awaitable[object]]
 ) -> None:
     """Otherwise a worker that starts while its server restarts would end with a traceback."""
-    at = urlsplit(redis_url)
-    proxy = CuttingProxy(at.hostname or "127.0.0.1", at.port or 6379)
+    proxy = CuttingProxy(redis_url)
     async with proxy.running() as port:
         settings = Settings(redis_url=f"redis://127.0.0.1:{port}", prefix=prefix)
         lost = 0

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from service.alerts.sending.destination_relay import DestinationRelay
 from service.apps.relay_app import relaying
 from service.observability.metrics.exposition import exposition
 from service.observability.metrics.relay_counts import RelayCounts
@@ -17,11 +19,23 @@ from tests.webhook_receiver import receiving
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pytest
     from redis.asyncio import Redis
 
+    from service.alerts.sending.message import OutgoingMessage
 
-async def test_backlog_and_deliveries(redis: Redis, redis_url: str, prefix: str, tmp_path: Path) -> None:
+
+async def test_backlog_and_deliveries(
+    redis: Redis, redis_url: str, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Count each message once by its outcome, and export the backlog while this relay sends."""
+    attempt, may_send = DestinationRelay._attempt, asyncio.Event()  # noqa: SLF001 - the first one must wait
+
+    async def attempt_later(relay: DestinationRelay, message: OutgoingMessage) -> None:
+        await may_send.wait()
+        await attempt(relay, message)
+
+    monkeypatch.setattr(DestinationRelay, "_attempt", attempt_later)
     counts = RelayCounts()
     settings = Settings(redis_url=redis_url, prefix=prefix, lease_time=2, block_ms=50)
     file = tmp_path / "alerts.toml"
@@ -36,6 +50,7 @@ async def test_backlog_and_deliveries(redis: Redis, redis_url: str, prefix: str,
             assert samples["relay_backlog"] == {("here",): 1}
             assert set(samples["relay_oldest_seconds"]) == {("here",)}
             assert samples["relay_paused"] == {("here",): 0}
+            may_send.set()
             await wait_until(lambda: ("here", "retry") in counts.samples()["relay_deliveries_total"])
             receiver.answer = accept
             await wait_until_served(redis, prefix, "here")
