@@ -130,10 +130,11 @@ async def test_a_forgotten_request_ends(redis: Redis, redis_url: str, prefix: st
     """Read again when the request expires. Otherwise a forgotten one would stop a deployment for ever."""
     names = StreamNames(prefix)
     async with workers_in_process(redis_url, prefix, sweep_interval=0.1) as (worker,):
-        await redis.set(names.name("draining"), "soon", px=1500)
+        await redis.set(names.name("draining"), "soon", ex=600)
         await wait_until(lambda: worker.is_draining, message="it drains")
         assert worker.not_ready()[0].startswith("draining:")
         await publish(redis, names, DONE, "resp_1")
+        await redis.pexpire(names.name("draining"), 1)
         await wait_until_settled(redis, prefix)
         await wait_until(lambda: not worker.is_draining, message="it notices that the request has expired")
         assert worker.not_ready() == []

@@ -77,15 +77,17 @@ async def test_what_is_missing_is_named(
 ) -> None:
     """Whoever is called at night sees on which side of the stream of alerts to look."""
     file, textfile = tmp_path / "alerts.toml", tmp_path / "deltaloom.prom"
-    wait = ("--timeout", "1", "--textfile", str(textfile))
+    to_file = ("--textfile", str(textfile))
+    wait = ("--timeout", "1", *to_file)
     nobody = await beat(redis_url, prefix, "--to", "here", *wait)
     assert nobody.returncode == 1
     assert "no worker raised its alert within 1 s" in nobody.stderr
     settings = Settings(redis_url=redis_url, prefix=prefix, block_ms=50)
     async with workers_in_process(redis_url, prefix):
-        no_relay = await beat(redis_url, prefix, "--to", "here", *wait)
+        # Long enough for the worker to raise the alert.
+        no_relay = await beat(redis_url, prefix, "--to", "here", "--timeout", "4", *to_file)
         assert no_relay.returncode == 1
-        assert "here: the alert was raised, but no delivery was recorded within 1 s" in no_relay.stderr
+        assert "here: the alert was raised, but no delivery was recorded within 4 s" in no_relay.stderr
         file.write_text(destination("here", receiver.url, heartbeat=True, begin="now"))
         receiver.answer = lambda _id, _count: web.Response(status=403)
         async with relaying(settings, file, SECRETS) as relay:

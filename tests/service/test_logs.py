@@ -9,6 +9,7 @@ import json
 import logging
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +20,7 @@ from pydantic import ValidationError
 
 from deltaloom.messages import AssembledText
 from service import logs
+from service.log_budget import LogBudget
 from service.settings import Settings
 from tests.hidden import NAME, hidden_in
 from tests.waiting import wait_until
@@ -261,8 +263,9 @@ def _storm(lines: int) -> None:
     logs.logger().error("batch failed")
 
 
-def test_a_storm_is_counted() -> None:
+def test_a_storm_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Write some lines of a storm and the number of the others, with what is bound in the process."""
+    monkeypatch.setattr(logs, "LogBudget", partial(LogBudget, clock=lambda: 0.0))
 
     def emit() -> None:
         with logs.bound(first_entry="1-0"):
@@ -306,7 +309,7 @@ def test_left_out_errors_are_reported_as_an_error() -> None:
 
 async def test_the_report_comes_without_a_further_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """Report at the end of the window, also if the storm was the last that happened."""
-    monkeypatch.setattr("service.log_budget.WINDOW", 0.05)
+    monkeypatch.setattr("service.log_budget.WINDOW", 1.0)  # the storm has to fit into it
     stream = io.StringIO()
     logs.configure(Settings(log_format="json", log_burst=1), stream)
     _storm(2)

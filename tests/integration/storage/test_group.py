@@ -239,16 +239,23 @@ async def test_a_worker_that_waits_stays_listed(bench: Bench) -> None:
     await bench.consumer("waits").group.ensure()
     await bench.redis.xgroup_createconsumer(bench.names.deltas, GROUP, "waits")
 
-    async def idle() -> int:
-        (waits,) = await bench.redis.xinfo_consumers(bench.names.deltas, GROUP)
-        return int(waits["idle"])
+    async def seen() -> tuple[int, int]:
+        """Return the server's time, and that at which it has seen the consumer last, in milliseconds."""
+        async with bench.redis.pipeline(transaction=True) as pipeline:
+            pipeline.time()
+            pipeline.xinfo_consumers(bench.names.deltas, GROUP)
+            (seconds, microseconds), (waits,) = await pipeline.execute()
+        now_ms = seconds * 1000 + microseconds // 1000
+        return now_ms, now_ms - waits["idle"]
+
+    _, before = await seen()
 
     async def is_idle() -> bool:
-        return await idle() > 100
+        return (await seen())[0] > before + 100
 
     await wait_until(is_idle)
     assert await bench.consumer("waits").group.remove_idle_consumers(50) == []
-    assert await idle() < 100
+    assert (await seen())[1] > before + 50
 
 
 # ------------------------------------------------------------------------------------------------ trim

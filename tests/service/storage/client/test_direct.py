@@ -111,9 +111,9 @@ async def test_a_cancelled_command_leaves_its_reply_to_nobody(redis_url: str) ->
 async def test_a_server_that_does_not_answer_costs_the_timeout(redis: Redis, redis_url: str) -> None:
     """A command without a reply fails after the timeout of the URL; a longer wait can be allowed for."""
     key = f"{__name__}:nothing"
-    async with connected(redis_url, socket_timeout=0.1) as connections:
+    async with connected(redis_url, socket_timeout=0.5) as connections:  # time enough to connect
         connection = await connections.to_server_of("key")
-        assert await connection.request(("BLPOP", key, "0.2"), patience=30) is None
+        assert await connection.request(("BLPOP", key, "0.7"), patience=30) is None
         waiting = connection.request(("BLPOP", key, 0))
         behind = connection.request(("PING",))
         for each in (waiting, behind):
