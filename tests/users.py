@@ -44,9 +44,20 @@ def switched_on(lines: str) -> str:
     return "\n".join(on) + "\n"
 
 
+def line_of(user: str) -> str:
+    """Return a user's line of the file."""
+    (line,) = [line for line in FILE.read_text("utf-8").splitlines() if line.startswith(f"user {user} ")]
+    return line
+
+
+def granted(user: str) -> set[str]:
+    """Return the commands that the file grants a user."""
+    return set(re.findall(r"\+([a-z_|]+)", line_of(user)))
+
+
 def rules_of(user: str) -> list[str]:
     """Return the arguments of `ACL SETUSER` after the user's name, for an enabled user."""
-    (line,) = [each for each in switched_on(FILE.read_text("utf-8")).splitlines() if each.split()[1] == user]
+    line = switched_on(line_of(user))
     return re.findall(r"\([^)]*\)|\S+", _understood_by(program(), line).removeprefix(f"user {user} "))
 
 

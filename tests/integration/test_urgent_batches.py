@@ -6,22 +6,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from handlers import BUILT_IN
-from tests.bench import Bench, Consumer
+from tests.bench import Bench, Consumer, delta, done
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
-
-
-def delta(kind: str, number: int, word: str = "No") -> dict[str, Any]:
-    """Return a delta event."""
-    return {
-        "type": f"response.{kind}.delta",
-        "delta": word,
-        "sequence_number": number,
-        "item_id": "msg_1",
-        "output_index": 0,
-        "content_index": 0,
-    }
 
 
 async def is_urgent(bench: Bench, one: Consumer, *events: dict[str, Any] | str, response_id: str) -> bool:
@@ -37,24 +25,23 @@ async def test_a_refusal_that_begins_is_urgent(redis: Redis, prefix: str) -> Non
     """A batch with a refusal's first delta is processed at once; its further deltas may wait."""
     bench = Bench(redis, prefix)
     one = bench.consumer()
-    assert not await is_urgent(bench, one, delta("reasoning_text", 0), response_id="resp_1")
-    assert await is_urgent(bench, one, delta("reasoning_text", 1), delta("refusal", 2), response_id="resp_1")
-    assert not await is_urgent(bench, one, delta("refusal", 3), response_id="resp_1")
-    assert await is_urgent(bench, one, json.dumps([delta("refusal", 0)]), response_id="resp_2")
+    assert not await is_urgent(bench, one, delta(0, "Hm"), response_id="resp_1")
+    assert await is_urgent(bench, one, delta(1, "Hm"), delta(2, "No", "refusal"), response_id="resp_1")
+    assert not await is_urgent(bench, one, delta(3, "No", "refusal"), response_id="resp_1")
+    assert await is_urgent(bench, one, json.dumps([delta(0, "No", "refusal")]), response_id="resp_2")
 
 
 async def test_a_refusal_that_ends_is_urgent(redis: Redis, prefix: str) -> None:
     """The end of a refusal raises an alert, so its batch is processed at once; other texts may wait."""
     bench = Bench(redis, prefix)
     one = bench.consumer()
-    reasoning = {**delta("reasoning_text", 0), "type": "response.reasoning_text.done", "text": "No"}
-    refusal = {**delta("refusal", 1), "type": "response.refusal.done", "refusal": "No"}
-    assert not await is_urgent(bench, one, reasoning, response_id="resp_1")
-    assert await is_urgent(bench, one, refusal, response_id="resp_1")
+    assert not await is_urgent(bench, one, done("Hm"), response_id="resp_1")
+    assert await is_urgent(bench, one, done("No", "refusal"), response_id="resp_1")
 
 
 async def test_nothing_is_urgent_without_the_handler_of_refusals(redis: Redis, prefix: str) -> None:
     """A worker that raises no opening alerts has no urgent batches."""
     bench = Bench(redis, prefix)
     handlers = [handler for name, handler in BUILT_IN.items() if name != "refusal"]
-    assert not await is_urgent(bench, bench.consumer(handlers=handlers), delta("refusal", 0), response_id="r")
+    consumer = bench.consumer(handlers=handlers)
+    assert not await is_urgent(bench, consumer, delta(0, "No", "refusal"), response_id="r")

@@ -27,7 +27,7 @@ from tests.docs.scripts import run_example
 from tests.relays import SECRETS, destination, raise_alert, relay_environment, relay_process
 from tests.relays import wait_until_settled as wait_until_delivered
 from tests.service.cli.command import deltaloom, environment
-from tests.users import DOES_WITHOUT, FILE, KINDS, OWNER, USERS, NodeWithUsers
+from tests.users import DOES_WITHOUT, FILE, KINDS, OWNER, USERS, NodeWithUsers, granted, line_of
 from tests.waiting import wait_until
 from tests.webhook_receiver import receiving
 from tests.workers import running_workers
@@ -352,17 +352,6 @@ async def test_each_may_do_all_that_is_its_own(
         for user in USERS:
             unused = granted(user) - flow.used[user] - SELDOM.get(user, set()) - {"client|setinfo"}
             assert not unused, f"{user}: rights that it does not need"
-
-
-def granted(user: str) -> set[str]:
-    """Return the commands that the file grants a user."""
-    return set(re.findall(r"\+([a-z_|]+)", line_of(user)))
-
-
-def line_of(user: str) -> str:
-    """Return a user's line of the file."""
-    (line,) = [line for line in FILE.read_text("utf-8").splitlines() if line.startswith(f"user {user} ")]
-    return line
 
 
 async def test_the_unchanged_file_lets_nobody_in(server: NodeWithUsers) -> None:

@@ -35,19 +35,21 @@ NOW_MS = 1_700_000_000_000
 values = st.one_of(st.binary(max_size=20), st.text(max_size=20).map(str.encode))
 
 
+ROUTER = EventRouter(
+    TABLE,
+    open_entry,
+    stream="deltaloom:deltas",
+    max_event_bytes=9999,
+    max_array_length=9,
+    max_response_parts=512,
+)
+
+
 def whole(fields: dict[bytes, bytes], deliveries: int = 1) -> DeadLetter:
     """Return the dead letter of a whole entry."""
     raw_entry = raw(b"5-1", fields)
-    reading = EventRouter(
-        TABLE,
-        open_entry,
-        stream="deltaloom:deltas",
-        max_event_bytes=9999,
-        max_array_length=9,
-        max_response_parts=512,
-    )
-    decoded = DecodedBatch.unread(reading.rules, [raw_entry])
-    batch = Batch(decoded, reading, now_ms=NOW_MS, deliveries={b"5-1": deliveries}, dead_letter=WHY)
+    decoded = DecodedBatch.unread(ROUTER.rules, [raw_entry])
+    batch = Batch(decoded, ROUTER, now_ms=NOW_MS, deliveries={b"5-1": deliveries}, dead_letter=WHY)
     ((_, letter),) = batch.commit.dead_letters
     return letter
 
@@ -120,15 +122,7 @@ def test_whole_envelope_is_kept_as_it_was() -> None:
 def opened(body: bytes, why: Unreadable | None = None, **context: bytes) -> OpenedEntry:
     """Return an opened entry with this body and context; `why` is the error if it cannot be opened."""
     fields = {b"event": body, **{name.encode(): value for name, value in context.items()}}
-    router = EventRouter(
-        TABLE,
-        open_entry,
-        stream="deltaloom:deltas",
-        max_event_bytes=9999,
-        max_array_length=9,
-        max_response_parts=512,
-    )
-    return OpenedEntry(open_entry(b"5-1", fields), router, why)
+    return OpenedEntry(open_entry(b"5-1", fields), ROUTER, why)
 
 
 def test_letter_about_one_event_of_an_array_has_that_event() -> None:
