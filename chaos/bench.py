@@ -297,7 +297,7 @@ class Bench:
         ranges["events_total"] = (totals["events"] - totals["dead letters out"], totals["events"])
         counted: dict[str, float] = {}
         for name in ranges:
-            counted |= {name: sum((await prometheus.increases(f"deltaloom_{name}", seconds)).values())}
+            counted[name] = await prometheus.grown(f"deltaloom_{name}", seconds)
         stored = await prometheus.latest("deltaloom_stored_counts_total", seconds, "count")
         of_stored = {
             "late": totals["late"],

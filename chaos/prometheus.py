@@ -114,19 +114,10 @@ class Prometheus:
 
         await _until(scraped, _SCRAPED_WITHIN, "Prometheus cannot scrape all processes")
 
-    async def increases(self, metric: str, seconds: float, label: str = "") -> dict[str, float]:
-        """Return the growth of a counter of all processes, by a label; as one sum without a label.
-
-        Args:
-            metric: name of the counter, with its selector if it has one.
-            seconds: length of the period that ends now.
-            label: name of a label.
-        """
-        sums: dict[str, float] = {}
-        for series in await self._query(f"{metric}[{round(seconds)}s]"):
-            name = series["metric"].get(label, "")
-            sums[name] = sums.get(name, 0) + increase([float(value) for _, value in series["values"]])
-        return sums
+    async def grown(self, metric: str, seconds: float) -> float:
+        """Return the growth of a counter of all processes in the last `seconds`, summed over its labels."""
+        found = await self._query(f"{metric}[{round(seconds)}s]")
+        return sum(increase([float(value) for _, value in series["values"]]) for series in found)
 
     async def latest(self, metric: str, seconds: float, label: str) -> dict[str, float]:
         """Return the latest value of a counter that only one process exports at a time, by a label."""

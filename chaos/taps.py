@@ -33,7 +33,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
 from chaos.ending import end_tasks, run_to_the_end
-from chaos.processes import Server
+from chaos.processes import BenchError, Server
 from chaos.producers import Collector, Disturbance, events_by_response
 from chaos.proxy import Proxy
 from chaos.rebuilding import rebuild
@@ -310,20 +310,20 @@ async def run(options: argparse.Namespace, folder: Path) -> int:
         async with proxy.running(), upstream(options.seed) as url:
             slots += _slots(options.taps, folder, url, proxy.port)
             keeping = [
-                asyncio.create_task(slot.keep_running(random.Random(f"{options.seed}:{slot.port}"), until))
-                for slot in slots
+                asyncio.create_task(slot.keep_running(random.Random(f"{options.seed}:{number}"), until))
+                for number, slot in enumerate(slots)
             ]
-            following = asyncio.create_task(collector.follow())
-            await asyncio.gather(*(slot.is_running.wait() for slot in slots))
-            disturbance.slots = slots
-            disturbing = asyncio.create_task(disturbance.go_on())
+            tasks = [*keeping, asyncio.create_task(collector.follow())]
             try:
+                await _until_running(slots, keeping)
+                disturbance.slots = slots
+                tasks.append(disturbing := asyncio.create_task(disturbance.go_on()))
                 await asyncio.gather(*(clients.go_on(until) for _ in range(options.clients)))
                 disturbance.is_over = True
                 await disturbing
                 await asyncio.gather(*keeping)
             finally:
-                await end_tasks(following, disturbing, *keeping)
+                await end_tasks(*tasks)
             async with server.client() as client:
                 await client.config_set("maxmemory", "0")
                 await collector.read(client)
@@ -332,6 +332,27 @@ async def run(options: argparse.Namespace, folder: Path) -> int:
         for slot in slots:
             slot.kill()
         await server.kill()
+
+
+async def _until_running(slots: Sequence[TapSlot], keeping: Sequence[asyncio.Task[None]]) -> None:
+    """Wait until each tap listens.
+
+    Raises:
+        BenchError: one of them never does.
+        TimeoutError: one of them takes too long.
+    """
+    running = asyncio.gather(*(slot.is_running.wait() for slot in slots))
+    waiting: set[asyncio.Future[Any]] = {running, *keeping}
+    try:
+        while waiting != {running}:
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+            if running in done:
+                return
+        raise BenchError("a tap does not start")
+    finally:
+        await end_tasks(running)
 
 
 def _slots(count: int, folder: Path, url: str, redis_port: int) -> list[TapSlot]:
