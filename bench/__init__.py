@@ -31,6 +31,10 @@ latency under steady load and without traffic, in about a quarter of an hour:
 | `progress.py`     | progress output                                                       |
 | `errors.py`       | the error of the bench itself                                         |
 | `archive.py`      | a program of its own: the archive's speed                             |
+| `copies.py`       | a program of its own: the cost of a copied stream for its caller      |
+| `offers.py`       | a program of its own: the cost of the publisher for its caller        |
+| `scaling.py`      | a program of its own: a day of the autoscaler                         |
+| `tap_delays.py`   | a program of its own: the delay that a tap adds                       |
 
 This package is not shipped.
 """

@@ -34,6 +34,7 @@ from archive.migrating import migrate
 from archive.postgres_database import PostgresDatabase
 from archive.sql_archive import SqlArchive
 from bench.errors import BenchError
+from bench.results import percentile
 from deltaloom import StreamNames
 from embedded.embedded_server import EmbeddedServer
 from embedded.postgres_server import PostgresServer, postgres_programs
@@ -245,7 +246,7 @@ def search(archive: SqlArchive, queries: Sequence[tuple[str, dict[str, Any]]]) -
         times = sorted(milliseconds for milliseconds, _ in figures)
         yield (
             f"{sort}: {len(times)} searches, ms: median {statistics.median(times):.1f}, "
-            f"p95 {times[int(0.95 * len(times))]:.1f}, longest {times[-1]:.1f}; "
+            f"p95 {percentile(times, 0.95):.1f}, longest {times[-1]:.1f}; "
             f"{sum(found for _, found in figures) / len(figures):.0f} found; load {os.getloadavg()[0]:.1f}"
         )
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -23,6 +22,7 @@ from redis import Redis
 
 from deltaloom import Publisher, ResponseStream
 from embedded.embedded_server import EmbeddedServer
+from embedded.free_ports import HOST, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -127,18 +127,12 @@ class _FrozenThread:
         """Do nothing."""
 
 
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 def states(url: str, pid: int) -> dict[str, tuple[str, AbstractContextManager[None], dict[str, Any]]]:
     """Return the states: an address, what to do meanwhile, and settings of the publisher."""
     full = {"maxmemory-policy": "noeviction", "maxmemory": "1"}
     return {
         "well": (url, nullcontext(), {}),
-        "stopped": (f"redis://127.0.0.1:{_free_port()}", nullcontext(), {}),
+        "stopped": (f"redis://{HOST}:{free_port()}", nullcontext(), {}),
         "hung": (url, suspended(pid), {}),
         "full": (url, configured(url, **full), {}),
         "wrong password": (url.replace("redis://", "redis://nobody:wrong@"), nullcontext(), {}),
@@ -186,7 +180,7 @@ def _nothing(stream: object, event: object) -> None:
 
 
 def main() -> int:
-    """Print the figures; return 1 if a percentile exceeds its goal."""
+    """Print the figures; return 1 if an event is unaccounted for."""
     parser = argparse.ArgumentParser(prog="python -m bench.offers", description=__doc__)
     parser.add_argument("--calls", type=int, default=CALLS)
     parser.add_argument("--pause", type=float, default=0.001, help="seconds between bursts of 50; 0 for none")

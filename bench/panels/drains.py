@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bench.measurements import latency, processes, soak, throughput
-from bench.panels.colors import BARE, OURS, color_of
+from bench.panels.colors import BARE, INK, OURS, color_of
 from bench.results import Figure, shown, spread
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def draw_throughput(results: Results, axes: Axes) -> None:
     for row, (_, who, figure) in enumerate(rows):
         median, least, most = spread(results.values(figure))
         axes.barh(row, median, color=color_of(who), height=0.7)
-        axes.errorbar(median, row, xerr=[[median - least], [most - median]], color="#24292f", capsize=2)
+        axes.errorbar(median, row, xerr=[[median - least], [most - median]], color=INK, capsize=2)
         axes.annotate(f"  {shown(median)}", (most, row), va="center", fontsize=8)
     axes.set_yticks(range(len(rows)), [f"{who}  ·  {case}" for case, who, _ in rows], fontsize=8)
     axes.invert_yaxis()
