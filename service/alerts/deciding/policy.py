@@ -20,7 +20,7 @@ from service.alerts.deciding.privacy import Redactor, sha256_of
 from service.alerts.deciding.rules import Judge, rules_of
 from service.alerts.deciding.schema import AlertRoute, Mute
 from service.alerts.delivery import Notification
-from service.alerts.heartbeats import is_heartbeat
+from service.alerts.heartbeat_alerts import is_heartbeat
 from service.alerts.phases import beginning_of, dedup_key_of, phase_of
 from service.alerts.severity import rank
 from service.two_generation_cache import TwoGenerationCache

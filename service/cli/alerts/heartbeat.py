@@ -167,7 +167,7 @@ def _send(
 
 def _events() -> list[dict[str, object]]:
     """Return the events of a refusal. They name no model, tenant or provider, so that no rate counts it."""
-    from service.alerts.heartbeats import HEARTBEAT_TEXT
+    from service.alerts.heartbeat_alerts import HEARTBEAT_TEXT
 
     part = {"item_id": "heartbeat", "output_index": 0, "content_index": 0}
     return [

@@ -16,7 +16,7 @@ from service.alerts.deciding.findings import ConfigError
 from service.alerts.deciding.policy import NotSent, load
 from service.alerts.deciding.privacy import sha256_of
 from service.alerts.delivery import Notification
-from service.alerts.heartbeats import HEARTBEAT_TEXT
+from service.alerts.heartbeat_alerts import HEARTBEAT_TEXT
 from service.alerts.phases import PHASES
 from tests.service.alerts.made import NOW, alert, contradicted, policy, spike, stopped
 
