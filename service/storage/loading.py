@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from handlers.core.identity import PartKey
 from service.storage.client.availability import unavailable_if_away
-from service.storage.records import open_fields
-from service.storage.replies import named, pairs
+from service.storage.records import named, open_fields, pairs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

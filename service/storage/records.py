@@ -77,8 +77,11 @@ def pairs(flat: Sequence[_Value]) -> Iterator[tuple[_Value, _Value]]:
 
 
 def named(fields: Iterable[tuple[bytes, _Value]]) -> dict[str, _Value]:
-    """Return the values of these fields by their decoded names."""
-    return {name.decode(): value for name, value in fields}
+    """Return the values of these fields by their decoded names.
+
+    A name that is not UTF-8 is another program's: it becomes one that no field of ours has.
+    """
+    return {name.decode(errors="replace"): value for name, value in fields}
 
 
 def stamped(message: _AnyMessage, source: str) -> _AnyMessage:

@@ -124,19 +124,6 @@ decode_survey = msgspec.msgpack.Decoder(SurveyReply).decode
 decode_rates = msgspec.msgpack.Decoder(RatesReply).decode
 
 
-def pairs(flat: Sequence[_Value]) -> Iterator[tuple[_Value, _Value]]:
-    """Return the pairs of name and value in a reply in which names and values alternate."""
-    return zip(flat[::2], flat[1::2], strict=True)
-
-
-def named(fields: Iterable[tuple[bytes, _Value]]) -> dict[str, _Value]:
-    """Return the values of these fields by their decoded names.
-
-    A name that is not UTF-8 is another program's: it becomes one that no field of ours has.
-    """
-    return {name.decode(errors="replace"): value for name, value in fields}
-
-
 def loaded_from(
     key: StreamKey, state: Mapping[str, bytes], logs: Mapping[str, bytes | None]
 ) -> LoadedResponse:

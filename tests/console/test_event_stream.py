@@ -7,7 +7,7 @@ import json
 import socket
 import time
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -188,10 +188,12 @@ async def test_partitions_are_watched_together(redis: Redis, redis_url: str, pre
 async def test_late_input_is_skipped(redis: Redis, redis_url: str, prefix: str) -> None:
     """A console that cannot follow shows what is new, and says that it is behind."""
     async with console(redis_url=redis_url, prefix=prefix) as client, client.watching() as page:
-        await page.next()
         long_ago = round(time.time() * 1000) - 60_000
-        pipeline = redis.pipeline(transaction=False)
         event = json.dumps(delta(1, "No"))
+        first: Any = {"event": event, "response_id": "resp_0"}
+        await redis.xadd(f"{prefix}:deltas", first, id=f"{long_ago}-0")
+        await page.until(lambda page: "resp_0" in page.rows)
+        pipeline = redis.pipeline(transaction=False)
         for number in range(5000):
             fields = {"event": event, "response_id": "resp_1"}
             pipeline.xadd(f"{prefix}:deltas", fields, id=f"{long_ago}-{number + 1}")  # type: ignore[arg-type]  # invariant

@@ -150,9 +150,11 @@ async def test_odd_counts_and_groups_cost_only_themselves(redis: Redis, redis_ur
     group: Any = b"relay:\xff"
     await redis.xgroup_create(f"{prefix}:alerts", group, mkstream=True)
     await redis.xgroup_create(f"{prefix}:alerts", "relay:team")
-    await redis.zadd(keys.open, {b"\xff": 1, "response:odd": 2})
+    await redis.zadd(keys.open, {b"\xff": 1, b"response:odd": 2})
     odd: Any = {b"\xff": "x", "version": "1"}
-    await redis.hset(keys.state(StreamKey("response", "odd")), mapping=odd)
+    state = keys.state(StreamKey("response", "odd"))
+    await redis.hset(state, mapping=odd)
+    await redis.expire(state, 60)
     async with console(redis_url=redis_url, prefix=prefix) as client:
         (shown,) = (await client.json("api/rates?hours=24"))["groups"]
         assert (shown["name"], shown["total"][:2]) == ("b", [1, 7])

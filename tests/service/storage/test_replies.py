@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from service.storage import scripts
+from service.storage.records import named, pairs
 from service.storage.replies import (
     CommitReply,
     ContradictedPart,
@@ -19,8 +20,6 @@ from service.storage.replies import (
     SurveyReply,
     decode_commit,
     decode_survey,
-    named,
-    pairs,
 )
 
 
