@@ -59,7 +59,7 @@ def named_in_code() -> set[str]:
     for path in (ROOT / "client/deltaloom", ROOT / "service", ROOT / "handlers"):
         for file in path.rglob("*.py"):
             found |= set(_names(ast.parse(file.read_text("utf-8"))))
-    return found - {PLACE}  # the command line names any suffix
+    return found - {PLACE, ""}  # any suffix of the command line, and the beginning of all names
 
 
 def _names(tree: ast.AST) -> Iterator[str]:
