@@ -42,9 +42,9 @@ if TYPE_CHECKING:
     from service.storage.store import RedisStorage
 
 
-_BATCHES_AT_ONCE = 2
-"""Batches in progress: one at the server, one in Python. Only one if each must be on disk
-or on replicas before the next one is read."""
+_BATCHES_AT_ONCE = 3
+"""Batches in progress: one in Python, two whose calls wait for each other at the server. Only one if each
+must be on disk or on replicas before the next one is read."""
 
 _LEAVES_WITHIN = 2.0
 """Maximum seconds for leaving the group; a server that hangs is not waited for longer."""

@@ -1,7 +1,10 @@
 """Process several batches at once: while the server works on one, Python works on the next.
 
-A batch is mostly decoding (in this process) and two scripts (in the server). Sequentially, each side would be
-idle half of the time. Batches may overtake each other, as the batches of two workers may.
+A batch is mostly decoding (in this process) and some calls of scripts (in the server). Sequentially, each
+side would be idle half of the time. Batches may overtake each other, as the batches of two workers may.
+
+A large batch begins only after the next read was sent. Otherwise the server would get the read after the
+batch's commit, and this process would wait for both.
 
 `schedule` waits for the end of a small batch before the next one is read. Otherwise the next batch would be
 small again, and each batch has a fixed cost. Entries that arrive during the wait make the next batch larger,
@@ -38,6 +41,10 @@ LARGE_BATCH_ENTRIES, LARGE_BYTES = 1000, 256 * 1024
 
 BATCH_SECONDS = 0.25
 """Maximum seconds that a batch should take."""
+
+_TURNS = 3
+"""Turns of the event loop before a large batch begins: the subscriber asks for the next batch, the reader
+sends its read, and uvloop writes it at the end of a turn."""
 
 _CLOCK_TICK = 1e-6
 """Minimum seconds of a measured batch, so that the rate stays finite."""
@@ -81,10 +88,11 @@ class BatchScheduler:
         """
         while len(self._tasks) >= self._at_once and not self._stopping.done():
             await asyncio.wait({*self._tasks, self._stopping}, return_when=asyncio.FIRST_COMPLETED)
-        task = asyncio.create_task(self._to_the_end(builder))
+        is_waited_for = self._at_once == 1 or not _is_large(builder)
+        task = asyncio.create_task(self._to_the_end(builder, 0 if is_waited_for else _TURNS))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        if self._at_once == 1 or not _is_large(builder):
+        if is_waited_for:
             # Cancelling the wait does not cancel the batch.
             await asyncio.wait({task, self._stopping}, return_when=asyncio.FIRST_COMPLETED)
 
@@ -102,7 +110,9 @@ class BatchScheduler:
         """Cancel the batches in progress; their entries stay pending."""
         await cancel(*self._tasks)
 
-    async def _to_the_end(self, builder: BatchBuilder) -> None:
+    async def _to_the_end(self, builder: BatchBuilder, after_turns: int) -> None:
+        for _ in range(after_turns):
+            await asyncio.sleep(0)
         began = time.monotonic()
         try:
             with Step("batch", self._stream):

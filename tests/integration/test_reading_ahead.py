@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from redis import Redis as SyncRedis
 from structlog.testing import capture_logs
 
 from deltaloom import GROUP
 from embedded.free_ports import free_port
+from service.pipeline.processing import BatchProcessor
+from service.pipeline.scheduler import LARGE_BATCH_ENTRIES
 from service.retrying import RetryUntilAvailable
 from service.settings import Settings
 from service.storage.client.connection import reading_client_of
@@ -19,12 +23,14 @@ from service.storage.client.read_plan import BATCH_BYTES, READ_ENTRIES
 from service.storage.client.reading_client import Input
 from tests.bench import Bench, delta
 from tests.waiting import wait_until
+from tests.workers import wait_until_settled, workers_in_process
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from redis.asyncio import Redis
 
+    from service.pipeline.batch_builder import BatchBuilder
     from service.ports.storage import RawEntry
     from service.storage.client.read_batch import Collector
     from service.storage.client.reading_client import ReadingClient
@@ -206,3 +212,35 @@ async def test_a_batch_has_no_more_entries_than_it_should(redis: Redis, redis_ur
         limit = 2000
         batch, _ = await read(client, bench.names.deltas)
         assert len(batch) == 2 * READ_ENTRIES
+
+
+async def test_the_next_batch_is_read_before_a_large_one_begins(
+    redis: Redis, redis_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Server and worker are busy at the same time: the read does not wait until the batch is decoded."""
+    bench = Bench(redis, prefix)
+    await bench.publish(*[delta(n, "x") for n in range(6 * LARGE_BATCH_ENTRIES)])
+    last = (await ids_in(redis, bench.names.deltas))[-1]
+    process, read_ahead = BatchProcessor.process, []
+
+    async def process_when_read(self: BatchProcessor, builder: BatchBuilder, *deliveries: Any) -> None:
+        if len(builder) >= LARGE_BATCH_ENTRIES and builder.ids[-1] != last:
+            read_ahead.append(is_delivered_after(redis_url, bench.names.deltas, builder.ids[-1]))
+        await process(self, builder, *deliveries)
+
+    monkeypatch.setattr(BatchProcessor, "process", process_when_read)
+    async with workers_in_process(redis_url, prefix):
+        await wait_until_settled(redis, prefix)
+    assert read_ahead
+    assert all(read_ahead)
+
+
+def is_delivered_after(url: str, stream: str, entry_id: bytes, seconds: float = 2.0) -> bool:
+    """Return whether the group gets an entry after this one in time, while the event loop stands still."""
+    deadline = time.monotonic() + seconds
+    with SyncRedis.from_url(url) as client:
+        while time.monotonic() < deadline:
+            (group,) = client.xinfo_groups(stream)
+            if group["last-delivered-id"] != entry_id:
+                return True
+    return False

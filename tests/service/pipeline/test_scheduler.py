@@ -61,7 +61,7 @@ def slow(number: int) -> BatchBuilder:
 
 
 async def test_number_of_batches_is_limited() -> None:
-    """Process two large batches at a time. Otherwise server and Python would wait for each other."""
+    """Process several large batches at a time. Otherwise server and Python would wait for each other."""
     worker = PausedWorker()
     scheduler = BatchScheduler(worker.process, 2)
     await scheduler.schedule(large(1))
