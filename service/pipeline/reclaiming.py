@@ -36,7 +36,7 @@ _GONE_AFTER = 20
 
 
 class Reclaimer:
-    """A worker's task of taking over entries from dead or stuck workers."""
+    """Takes over entries of dead or stuck workers, renews entries in progress, and removes idle consumers."""
 
     def __init__(
         self,
@@ -54,9 +54,11 @@ class Reclaimer:
         self._cursor = _BEGINNING
 
     async def adopt(self) -> None:
-        """Take over and process pending entries that ended processes on this host have left.
+        """Take over and process the pending entries that ended processes on this host have left.
 
-        These are the entries of this worker's own consumer name, and of consumers that are gone.
+        Call it before this worker reads: pending entries of its own consumer name are taken for those of an
+        earlier run. Entries of another name are taken over if `is_gone` is true for the name. Idle times do
+        not matter. Return when all these entries are processed; wait while Redis is unavailable.
         """
         own = self._settings.consumer
         for name in await self._retrying.call(self._group.consumers):
@@ -65,7 +67,14 @@ class Reclaimer:
                     await self._process(deliveries, consumer=name)
 
     async def reclaim(self) -> None:
-        """Claim and process all entries of the group that have been idle for longer than the claim time."""
+        """Claim and process entries of all consumers that have been idle for the claim time or longer.
+
+        Claim page by page, and return when the last page is processed. Entries that this worker has in
+        progress are not processed again. Entries that were trimmed while pending are reported as lost.
+
+        Raises:
+            StorageUnavailableError: a claim failed. The next call goes on at the same page.
+        """
         idle_ms = round(self._settings.claim_time * 1000)
         while True:
             claim = await self._group.claim(idle_ms, self._cursor)
@@ -92,7 +101,7 @@ class Reclaimer:
             await self._group.renew(in_progress)
 
     async def remove_idle_consumers(self) -> None:
-        """Remove consumers that have long been silent and have no pending entries."""
+        """Remove other consumers that are idle for `_GONE_AFTER` claim times and have no pending entries."""
         idle_ms = round(self._settings.claim_time * _GONE_AFTER * 1000)
         removed = await self._group.remove_idle_consumers(idle_ms)
         if removed:
@@ -146,7 +155,13 @@ class Reclaimer:
                 yield builder
 
     async def _deliver_in_time(self, entries: Sequence[str], number: int) -> Sequence[RawEntry] | None:
-        """Deliver entries; return None if the server does not reply in time."""
+        """Deliver entries, with `number` as their delivery count, and return those that still exist.
+
+        Return None if the server does not reply in time.
+
+        Raises:
+            StorageUnavailableError: the server is unavailable for another reason.
+        """
         try:
             return await self._group.deliver(entries, number)
         except StorageUnavailableError as error:
@@ -172,7 +187,12 @@ _NAME = re.compile(r"^(?P<host>.+)-(?P<pid>[0-9]{1,19})-[0-9a-f]{6}$")
 
 
 def is_gone(name: str, own: str) -> bool:
-    """Return whether a consumer was a process of this host (see `Settings.consumer`) that has ended."""
+    """Return whether the consumer `name` was a process of this host that has ended.
+
+    Names have the host, the process id and a random part, as the default of `Settings.consumer` makes them.
+    The result is False for a name of another form or host, for `own` (the name of this process), and if a
+    process with the same id runs, unless that is this process.
+    """
     theirs, ours = _NAME.match(name), _NAME.match(own)
     if theirs is None or ours is None or theirs["host"] != ours["host"] or name == own:
         return False
