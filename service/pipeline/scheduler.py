@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 
 LARGE_BATCH_ENTRIES, LARGE_BYTES = 1000, 256 * 1024
-"""Minimum entries or bytes of a large batch. A batch with large entries is large too, since it takes long."""
+"""Minimum entries and bytes of a large batch: one of the two is enough. A batch whose builder has deferred
+entries, such as large ones, is large too, since it takes long."""
 
 BATCH_SECONDS = 0.25
 """Maximum seconds that a batch should take."""
@@ -50,14 +51,18 @@ _CLOCK_TICK = 1e-6
 """Minimum seconds of a measured batch, so that the rate stays finite."""
 
 ENTRIES_AT_LEAST = 500
-"""Minimum entries that a batch may have, even after a slow one."""
+"""Lowest value of `entries_at_most`, so that a slow batch does not make the next ones tiny."""
 
 ENTRIES_A_COLUMN, COLUMN_ENTRIES_AT_MOST = 3, 2000
-"""Entries that a batch may have for each column of the latest one, even after a slow one; their maximum."""
+"""Entries that a batch may always have for each column of the latest batch; the maximum of this product."""
 
 
 class BatchScheduler:
-    """A scheduler that processes up to `at_once` large batches concurrently, and waits for a small one."""
+    """Processes batches in tasks: large ones overlap, and `schedule` waits for the end of a small one.
+
+    At most `at_once` batches are in progress. With an `at_once` of 1, `schedule` waits for the end of every
+    batch. After `stop_waiting` it waits for none, and more than `at_once` batches may be in progress.
+    """
 
     def __init__(
         self, process: Callable[[BatchBuilder], Awaitable[None]], at_once: int, stream: str = "input"
@@ -74,7 +79,12 @@ class BatchScheduler:
 
     @property
     def entries_at_most(self) -> int | None:
-        """Maximum entries that the next batch should have, from the latest rate; None means no limit."""
+        """Maximum entries that the next batch should have, so that it takes about `BATCH_SECONDS`.
+
+        It follows from the entries per second of the batch that last ended without an error. It is at least
+        `ENTRIES_AT_LEAST`, and more if that batch had many columns (`ENTRIES_A_COLUMN`). None means no limit:
+        no batch has ended without an error yet.
+        """
         if math.isinf(self._rate):
             return None
         of_columns = min(ENTRIES_A_COLUMN * self._columns, COLUMN_ENTRIES_AT_MOST)
@@ -83,8 +93,9 @@ class BatchScheduler:
     async def schedule(self, builder: BatchBuilder) -> None:
         """Start a batch as soon as fewer than `at_once` are in progress.
 
-        Wait for its end if it is small, or if `at_once` is 1. After `stop_waiting`, start it at once and
-        return without waiting. An error of a batch is logged, not raised; its entries stay pending.
+        Return when it has started or, if it is small or `at_once` is 1, when it has ended. After
+        `stop_waiting`, start it at once and return without waiting. An error of a batch is logged, not
+        raised; its entries stay pending.
         """
         while len(self._tasks) >= self._at_once and not self._stopping.done():
             await asyncio.wait({*self._tasks, self._stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -97,17 +108,20 @@ class BatchScheduler:
             await asyncio.wait({task, self._stopping}, return_when=asyncio.FIRST_COMPLETED)
 
     def stop_waiting(self) -> None:
-        """End all waits in `schedule`, so that the reader can stop; `drain` then waits for the batches."""
+        """End all present and future waits in `schedule`, so that the reader can stop.
+
+        A batch that waits to be started starts at once, even if `at_once` others are in progress.
+        """
         if not self._stopping.done():
             self._stopping.set_result(None)
 
     async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - unfinished entries stay pending
-        """Wait until the batches in progress end, at most `timeout` seconds."""
+        """Wait at most `timeout` seconds for the batches in progress; those that have not ended go on."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout)
 
     async def cancel(self) -> None:
-        """Cancel the batches in progress; their entries stay pending."""
+        """Cancel the batches in progress, and return when they have ended; their entries stay pending."""
         await cancel(*self._tasks)
 
     async def _to_the_end(self, builder: BatchBuilder, after_turns: int) -> None:
