@@ -36,7 +36,10 @@ if TYPE_CHECKING:
 
 
 class GivenUp(NamedTuple):
-    """A decision to give up all open parts of a response. Storage ignores it if a newer entry has come."""
+    """A decision to give up all open parts of a response.
+
+    Storage writes nothing for the response if its last activity is no longer `activity_ms`.
+    """
 
     activity_ms: int
     """Time of the response's last activity, in ms since the epoch, as stored at the decision.
@@ -59,16 +62,22 @@ async def settle(
 ) -> int:
     """Write every text of these responses that can be finished; return the number of texts written.
 
+    With the texts, write their alerts, apply the endings of the responses, and drop copies, which do not
+    count as texts. A response that storage cannot write is set aside, and its error is logged; the others
+    are written all the same.
+
     Args:
         storage: the storage of the responses.
         table: the handlers that raise the alerts.
         responses: the responses as stored.
         low_water: the group's low-water mark, read before the responses were.
-        replication_id: the replication id under which the low-water mark was read.
-        given_up: responses to give up, by stream key.
+        replication_id: the replication id under which the low-water mark was read. If the server has another
+            one, nothing is written.
+        given_up: the decisions to give up some of the responses, by stream key.
 
     Raises:
-        StorageUnavailableError: the server is unavailable; settle again, with responses read anew.
+        StorageUnavailableError: the server is unavailable. Some texts may be written: settle again, with
+            responses read anew.
     """
     if not responses:
         return 0
@@ -94,7 +103,10 @@ async def settle(
 async def _write_and_log(
     storage: Storage, call: Sequence[Settlement], replication_id: str, aside: set[StreamKey]
 ) -> int:
-    """Write settlements and log their texts; return the number of texts written."""
+    """Write the settlements of a call, and log the texts that this wrote; return their number.
+
+    The keys of responses that cannot be written are added to `aside`; see `_write`.
+    """
     parts = await _write(storage, call, replication_id, aside)
     if logs.wanted(logging.INFO):
         for text in (text for settlement in call for text in settlement.texts):
@@ -106,13 +118,14 @@ async def _write_and_log(
 async def _write(
     storage: Storage, settlements: Sequence[Settlement], replication_id: str, aside: set[StreamKey]
 ) -> set[PartKey]:
-    """Write settlements; return the parts that were written.
+    """Write settlements, except those of responses in `aside`; return the parts whose texts were written.
 
-    A response whose settlement fails is set aside: its key is added to `aside`, and later pieces of its
-    settlement are skipped.
+    If a call fails, its settlements are written in halves, until the one that fails is alone. Its response
+    is then set aside in storage, and its key is added to `aside`, so that later pieces of its settlement are
+    skipped. The error is logged, not raised.
 
     Raises:
-        StorageUnavailableError: the server is unavailable. All other errors are logged.
+        StorageUnavailableError: the server is unavailable.
     """
     written: set[PartKey] = set()
     calls = deque([settlements])
@@ -133,7 +146,10 @@ async def _write(
 
 
 async def _set_aside(storage: Storage, stream_key: StreamKey, error: Exception) -> None:
-    """Set aside a response whose texts cannot be written: no worker tries again. Log the error."""
+    """Log the error of a response whose texts cannot be written, and set it aside in storage.
+
+    No worker settles the response again unless more of its events come.
+    """
     logs.logger().error(
         "response given up, its texts cannot be written",
         response=stream_key.value,
