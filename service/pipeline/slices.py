@@ -18,12 +18,16 @@ in a full bucket takes the server as long as a text. A call takes milliseconds t
 texts of the next calls wait for it."""
 
 _CHARACTERS_AT_ONCE = 1024 * 1024
-"""Characters of the texts that one call writes, unless a single text is longer. Each text is stored up to
-four times: in the output, in two alerts, and in the item, which holds the output's JSON."""
+"""Maximum characters of the texts that one call writes, unless a single text is longer. Each text is stored
+up to four times: in the output, in two alerts, and in the item, which holds the output's JSON."""
 
 
 def calls_of(settlements: Iterable[Settlement]) -> Iterator[list[Settlement]]:
-    """Yield the settlements of each call. A settlement with many texts is split across calls, in order."""
+    """Divide settlements into calls, in order; yield a list of settlements for each call.
+
+    A call has about `_ITEMS_AT_ONCE` items and `_CHARACTERS_AT_ONCE` characters at most. A settlement with
+    more is split into pieces, which go into several calls. `settlements` is read only as calls are taken.
+    """
     call: list[Settlement] = []
     names: set[tuple[str, str]] = set()
     items = characters = 0
@@ -44,7 +48,11 @@ def calls_of(settlements: Iterable[Settlement]) -> Iterator[list[Settlement]]:
 
 
 def _pieces(settlement: Settlement) -> Iterator[Settlement]:
-    """Yield a settlement in pieces of some parts each. Only the last has contradictions, endings, outcome."""
+    """Yield a settlement in pieces that each fit into one call; one that fits as a whole stays unchanged.
+
+    Each piece has some of the closed parts, in order. All but the last are marked as `partial`, and have no
+    contradictions, applied endings or outcome. The last one also names the parts of the earlier pieces.
+    """
     groups = list(_groups(settlement.closed))
     for closed in groups[:-1]:
         yield replace(
@@ -64,7 +72,10 @@ def _pieces(settlement: Settlement) -> Iterator[Settlement]:
 
 
 def _groups(closed: Iterable[TextToWrite | CopyToDrop]) -> Iterator[list[TextToWrite | CopyToDrop]]:
-    """Yield closed parts in groups that each fit into one call."""
+    """Yield closed parts, in order, in groups that each fit into one call.
+
+    A text that is longer than the limit of characters is alone in its group. Without parts, yield nothing.
+    """
     group: list[TextToWrite | CopyToDrop] = []
     characters = 0
     for each in closed:

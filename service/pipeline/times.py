@@ -19,7 +19,10 @@ def at_most_now(ms: int, now_ms: int) -> int:
 
 
 def limit_times_to_now(resolution: Resolution, now_ms: int) -> Resolution:
-    """Replace the future times of a resolution by the present, in place; return the resolution."""
+    """Replace each time of a resolution that is more than a second after `now_ms` by `now_ms`, in place.
+
+    Times are in milliseconds since the epoch; entry ids stay unchanged. Return the same resolution.
+    """
     last = now_ms + _TOLERANCE_MS
     resolution.closed = [
         _limit_times_of_part(each, now_ms)
