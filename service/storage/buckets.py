@@ -20,8 +20,8 @@ BASELINE_STEPS = 24
 """Number of whole buckets in a baseline, besides the current one: one per hour for a baseline of a day."""
 
 MAX_NAMES = 1000
-"""Maximum names in a bucket, of models, tenants and providers together. Responses of rarer names count under
-`(other)`."""
+"""Maximum names in a bucket, of models, tenants and providers together. A further name replaces a rare one,
+whose responses then count under `(other)`."""
 
 NAME_LENGTH = 200
 """Maximum characters of a name in a bucket; the rest is cut off."""
@@ -42,7 +42,10 @@ class Series(NamedTuple):
         return at_ms - at_ms % self.width_ms
 
     def expires(self, start_ms: int) -> int:
-        """Return the time from which the bucket that begins at `start_ms` is not read and may be deleted."""
+        """Return the time from which the bucket that begins at `start_ms` may be deleted.
+
+        Readers stop reading it one bucket width earlier.
+        """
         return start_ms + self.span_ms + 2 * self.width_ms
 
     def since(self, now_ms: int) -> int:
@@ -54,7 +57,7 @@ class Series(NamedTuple):
         return [keys.rates(self.width_ms, start) for start in self._starts(now_ms)]
 
     def keys_of_names(self, keys: Keys, now_ms: int) -> list[str]:
-        """Return the keys of the sorted sets that have the names in these buckets, in the order of `keys`."""
+        """Return the keys of the sorted sets of names of the same buckets as `keys`, in the same order."""
         return [keys.rate_names(self.width_ms, start) for start in self._starts(now_ms)]
 
     def _starts(self, now_ms: int) -> range:
@@ -62,12 +65,12 @@ class Series(NamedTuple):
 
 
 def window_of(settings: Settings) -> Series:
-    """Return the series of narrow buckets, for the window."""
+    """Return the narrow buckets, whose span is the window (`Settings.spike_window`)."""
     return _series(settings.spike_window, WINDOW_STEPS)
 
 
 def baseline_of(settings: Settings) -> Series:
-    """Return the series of wide buckets, for the baseline."""
+    """Return the wide buckets, whose span is the baseline (`Settings.spike_baseline`)."""
     return _series(settings.spike_baseline, BASELINE_STEPS)
 
 

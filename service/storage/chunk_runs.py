@@ -28,7 +28,7 @@ _OTHER = (b"\x98\xcf\x00\x00", b"\x9a\xcf\x00\x00")
 """First bytes of an array of eight or ten items, that is, of a chunk that cannot be in a run."""
 
 _HEAD = 2
-"""Bytes of the head of a small chunk: its array's bytes and number of fragments."""
+"""Bytes of the head of a small chunk: one with the size of its array, one with its number of fragments."""
 
 _MEAN_BYTES = 64
 """Maximum mean bytes of a chunk in a run, if some of its chunks have several fragments. Larger chunks are
@@ -41,7 +41,8 @@ _ARRAY32 = b"\xdd"
 """First byte of a MessagePack array with a length of four bytes."""
 
 _SingleRow = tuple[int, tuple[int], tuple[int], int, tuple[str]]
-"""The columns of a chunk of one fragment: base, offsets, second halves, first number, deltas."""
+"""The columns of a chunk of one fragment: base milliseconds, milliseconds after base, second halves of the
+entry ids, first number, deltas."""
 _Row = tuple[int, list[int], list[int], int, list[str]]
 
 _decode_singles = msgspec.msgpack.Decoder(list[int | _SingleRow]).decode
@@ -57,21 +58,26 @@ class Run(NamedTuple):
     """
 
     end: int
-    """Offset in the log at which the run ends."""
+    """Offset in the log of the first byte after the run."""
     columns: tuple[list[int], list[int], int, list[str]]
     """Milliseconds and second halves of the entry ids, the number of the first fragment, and the deltas."""
 
 
 def begins_run(data: bytes, offset: int) -> bool:
-    """Return whether the chunk at an offset in a log looks as if a run could begin with it."""
+    """Return whether a run may begin with the chunk that begins at `offset` in the log `data`.
+
+    Only the first bytes of the chunk are compared, so `read_run` may return None all the same.
+    """
     return data.startswith(_PLAIN, offset + _HEAD)
 
 
 def read_run(data: bytes, offset: int) -> Run | None:
-    """Read the longest run that begins at `offset`, where `begins_run` must be true.
+    """Read the run that begins at `offset` in the log `data`, where `begins_run` must be true.
 
-    Return None if the chunks have to be read one by one: they are large, some turn out to be of another form,
-    a fragment is repeated, or the numbers do not increase by one from arrival to arrival.
+    The run goes on as far as its chunks have the same form. Return None, whatever the length of the run, if
+    its chunks have to be read one by one: some have several fragments and the mean is above `_MEAN_BYTES`,
+    one turns out to be of another form, a fragment is repeated, or the numbers do not increase by one from
+    arrival to arrival.
     """
     stops = [stop for each in _OTHER if (stop := data.find(each, offset)) >= 0]
     last = data.rfind(_PLAIN, offset, min(stops, default=len(data)))
