@@ -1,4 +1,4 @@
-"""Map the errors of redis-py for an unavailable server, or one that refuses writes, to one error of ours."""
+"""Translate errors of redis-py for a server that is unavailable or refuses commands, and explain them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _UNAVAILABLE_ERRORS = (
 )
 
 _CLUSTER_UNAVAILABLE = ("Redis Cluster cannot be connected", "All slots are not covered")
-"""Messages of redis-py for an unavailable cluster; their class is also that of programming errors."""
+"""First words of redis-py's errors for an unavailable cluster. Programming errors have the same class."""
 
 _ABORTED_SCRIPTS = ("access a non local key in a cluster node", "while the cluster is down")
 """Messages that end a script half way while its slot is migrating, or its master loses the cluster.
@@ -79,16 +79,18 @@ _UNAVAILABLE_REPLIES = (
 
 @contextmanager
 def unavailable_if_away(key: str | None = None) -> Iterator[None]:
-    """Translate errors that a retry or an operator can resolve to `StorageUnavailableError`.
+    """Run commands in the block, and replace an error that a retry or an operator can resolve.
 
-    Other errors pass through.
+    All other errors pass through unchanged. The commands also count as a call of the step that is under way
+    (`service/under_way.py`).
 
     Args:
-        key: the key of the command, for the message of a WRONGTYPE error.
+        key: the key of the command, for the message of a WRONGTYPE error; None to name no key.
 
     Raises:
-        StorageUnavailableError: the server is unavailable or refuses writes for now.
-        SetupError: an operator has to change the setup of the server.
+        StorageUnavailableError: the server is unavailable or refuses writes for now; retry.
+        SetupError: a `StorageUnavailableError` that an operator has to resolve: a right is missing, a key
+            has another type, or the server lacks a command.
     """
     under_way.calls()
     try:
@@ -113,7 +115,10 @@ def unavailable_if_away(key: str | None = None) -> Iterator[None]:
 
 
 def _translated(error: exceptions.ResponseError, key: str | None) -> StorageUnavailableError | None:
-    """Return the error for a server's reply, or None if neither a retry nor an operator can help."""
+    """Return the error to raise in place of a server's error reply; None if that has to pass unchanged.
+
+    Return a `SetupError` if an operator can help, else a `StorageUnavailableError` if a retry can.
+    """
     if wrong := set_up_wrongly(error, key):
         return wrong
     if str(error).startswith(_UNAVAILABLE_REPLIES):
@@ -124,7 +129,11 @@ def _translated(error: exceptions.ResponseError, key: str | None) -> StorageUnav
 
 
 def set_up_wrongly(error: exceptions.ResponseError, key: str | None = None) -> SetupError | None:
-    """Return the error with the remedy for an operator, or None if the error is of another kind."""
+    """Return an error with the remedy for a missing right, a key of another type, or an unknown command.
+
+    The error is returned, not raised; None stands for any other error reply. For a key of another type, the
+    message names the key: `key`, or the one in the reply if the command was in a pipeline.
+    """
     message = without_script(str(error))
     if pipelined := _PIPELINED.fullmatch(message):
         message, key = pipelined[2], pipelined[1]
@@ -155,7 +164,10 @@ def _unavailable(error: Exception) -> StorageUnavailableError:
 
 
 def distrust_of(error: BaseException | None) -> str | None:
-    """Return why a server's certificate is not trusted, with the remedy, or None for another error."""
+    """Return a clause that says why a server's certificate is not trusted, and the remedy.
+
+    Search the error and its causes. Return None if none of them is about a certificate.
+    """
     while error is not None:
         if isinstance(error, ssl.SSLCertVerificationError):
             return (
@@ -167,11 +179,12 @@ def distrust_of(error: BaseException | None) -> str | None:
 
 
 def from_connection(error: Exception) -> bool:
-    """Return whether an error was raised inside a connection of redis-py that has just been closed.
+    """Return whether an error passed through redis-py's module of asyncio connections.
 
-    A cluster's client closes connections that it considers free while a task takes one. That task finds no
-    socket ("'NoneType' object has no attribute …"), or a closed one ("the handler is closed"). uvloop also
-    says so of a connection that the server has closed.
+    For an AttributeError or a RuntimeError, this means that the connection has just been closed. A cluster's
+    client closes connections that it considers free while a task takes one. That task finds no socket
+    ("'NoneType' object has no attribute …"), or a closed one ("the handler is closed"). uvloop also raises
+    the second error for a connection that the server has closed.
     """
     frames = walk_tb(error.__traceback__)
     return any(frame.f_globals.get("__name__") == "redis.asyncio.connection" for frame, _ in frames)
