@@ -43,10 +43,10 @@ _TICKS = 3
 """Number of reads of a lingering batch after its first one."""
 
 _NO_LINGER_ENTRIES = 200
-"""Entries of a batch that does not linger, since the fixed cost of a commit is small beside theirs."""
+"""Minimum entries of a batch that does not linger: its commit's fixed cost is small beside their own cost."""
 
 _OTHERS_BLOCK_MS = 5
-"""Maximum ms that a read blocks while a subscriber is at work, because its next request joins after that."""
+"""Maximum ms that a read blocks while a subscriber is at work: its next request waits for the read to end."""
 
 _FAILURES = (exceptions.RedisError, exceptions.RedisClusterException)
 """Errors of the server or of the connection; those of a cluster without a master are no `RedisError`."""
@@ -76,20 +76,20 @@ class Request:
     batch: ReadBatch[Collector]
     is_urgent: Callable[[Any], bool]
     complete: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    """Done when the batch is complete; it has no entries if none came in time."""
+    """Done when the batch is complete, with entries or without, or with an error for `BatchReader.read`."""
     opened_at: float = 0.0
-    """Time of the first entry, by the event loop's clock."""
+    """Time of the batch's first entry in seconds of the event loop's clock; 0 before it came."""
     is_alone: bool = False
-    """True if the first read brought one entry, and none had come for the time of lingering."""
+    """True if the batch's first reply had one entry, and none had come in the `linger` seconds before."""
     missing: int = 0
-    """Entries that the latest read requested and did not get."""
+    """Entries that the latest round trip requested for this stream, minus those that came."""
 
     def more_commands(self) -> list[Words]:
-        """Return the reads of this stream beyond the first one."""
+        """Return the other `plan.reads - 1` reads of a round trip: `command()` each time; often none."""
         return [self.command()] * (self.plan.reads - 1)
 
     def command(self) -> Words:
-        """Return a read of this stream that does not block."""
+        """Return an XREADGROUP of this stream alone, for `plan.entries` entries, that does not block."""
         return _command(self.plan.entries, [self])
 
 
@@ -99,10 +99,11 @@ class BatchReader:
     Args:
         connections: the connection to the server, used by nothing else, since reads block it.
         linger: maximum seconds for which a batch stays open after its first entry.
-        reads: the registry of reads in progress. The reader's own read has the name `name`, a stream with an
-            open or delivered batch its own.
-        read_alone: reads one batch for a request until that succeeds, without blocking for entries.
-        name: a name that no stream has.
+        reads: the registry of reads in progress. The reader registers each round trip under `name`, and a
+            stream under its own name when its batch gets a first entry. `ReadingClient` ends the latter.
+        read_alone: retries a read for a request until one succeeds, without blocking for entries; so the
+            batch may stay empty.
+        name: name of the reader's own read, which no stream has.
     """
 
     def __init__(
@@ -131,9 +132,14 @@ class BatchReader:
         self._alone: set[asyncio.Task[None]] = set()
 
     async def read(self, request: Request) -> None:
-        """Read entries into the batch of a request; return when the batch is not to grow any more.
+        """Read entries into the batch of a request; return when the batch is complete.
 
-        The batch is empty if no entry came in time. A stream may have only one request at a time.
+        The batch is empty if no entry came within `block_ms`. While reads are blocked, an empty batch waits.
+        A stream may have only one request at a time. If the call is cancelled, entries that came stay
+        pending. Errors that a retry or an operator can resolve are waited for.
+
+        Raises:
+            Exception: an error of `read_alone`, or of the program, while the batch was empty.
         """
         self._latest_entry.setdefault(request.stream, 0.0)
         self._requests[request.stream] = request
@@ -146,7 +152,10 @@ class BatchReader:
             self._remove(request)
 
     async def close(self) -> None:
-        """Stop reading. Entries of open batches stay pending."""
+        """Stop reading, and close the connection. Entries of open batches stay pending.
+
+        A call of `read` that is waiting does not return, so cancel its task.
+        """
         await cancel(*self._alone, *([] if self._task is None else [self._task]))
         self._connections.close()
 
@@ -160,7 +169,7 @@ class BatchReader:
                     self._complete(request, None if request.batch.entry_count else error)
 
     async def _go_on(self) -> None:
-        """Complete the batches that are due, wait, and read once."""
+        """Complete the batches that are due, wait until the next read, and read all streams once."""
         self._complete_due()
         await self._until_next_read()
         if self._reads.blocked:
@@ -177,7 +186,7 @@ class BatchReader:
 
     @asynccontextmanager
     async def _in_progress(self) -> AsyncIterator[None]:
-        """Register a read of several streams. Block while the worker must not read."""
+        """Register the reader's own read while the block runs; wait first while reads are blocked."""
         await self._reads.begin(self._name)
         try:
             yield
@@ -187,7 +196,10 @@ class BatchReader:
     # ------------------------------------------------------------------------------------------- when to read
 
     async def _until_next_read(self) -> None:
-        """Wait until the streams are to be read again."""
+        """Wait for a request; then wait, if a batch is open or a subscriber is at work.
+
+        The second wait ends `linger / _TICKS` seconds after the latest read, or when an open batch is due.
+        """
         while not self._requests:
             self._has_requests.clear()
             await self._has_requests.wait()
@@ -216,7 +228,11 @@ class BatchReader:
     # ------------------------------------------------------------------------------------------------ reading
 
     async def _read_all(self, requests: list[Request], block_ms: int | None) -> None:
-        """Read streams once, and complete the requests for which no entry came in time."""
+        """Read streams in one round trip, and add the entries to their batches.
+
+        If the read has blocked and no stream has an entry, complete the requests whose own `block_ms` has
+        passed, with empty batches. Other batches are not completed here.
+        """
         counts = _counts(requests)
         if block_ms is not None:  # one command, so that it returns if any stream has an entry
             commands = [_command(min(counts), requests, block_ms)]
@@ -238,10 +254,14 @@ class BatchReader:
                     self._complete(request)
 
     async def _send(self, key: str, commands: list[Words], block_ms: int | None) -> None:
-        """Send reads together, and add their replies to the batches.
+        """Send reads together to the server that has `key`, and add their replies to the batches.
+
+        Return when all replies have come. After an error, close the connection, unless the error is about a
+        single stream.
 
         Raises:
-            RedisError: the first error. All other replies have been added.
+            RedisError: the first error; all other replies have been added. Or no connection could be opened.
+            RedisClusterException: no master has the key.
         """
         connection = await self._connections.to_server_of(key)
         patience = 0 if block_ms is None else block_ms / 1000
@@ -262,7 +282,10 @@ class BatchReader:
     def _collect(
         self, reply: dict[bytes, list[RawEntry]] | list[tuple[bytes, list[RawEntry]]] | None
     ) -> None:
-        """Add the entries of a reply to the batches.
+        """Add the entries of a reply to the batches of their streams' requests.
+
+        The first entries of a batch also register the read of their stream in `reads`. Entries of a stream
+        without a request are dropped, and stay pending.
 
         Args:
             reply: entries by stream, as a dictionary (RESP3) or in pairs (RESP2); None if there are none.
@@ -289,7 +312,7 @@ class BatchReader:
     # ------------------------------------------------------------------------------------------ when complete
 
     def _complete_due(self) -> None:
-        """Complete the batches that are not to grow any more."""
+        """Complete the batches that have entries and are not to grow any more."""
         now = self._loop.time()
         for request in list(self._requests.values()):
             if request.batch.entry_count and self._is_due(request, now):
@@ -321,7 +344,12 @@ class BatchReader:
     # ------------------------------------------------------------------------------------------------- errors
 
     async def _read_each(self, requests: list[Request], error: Exception) -> None:
-        """Complete the open batches after an error, and read each other stream on its own."""
+        """Complete the open batches after an error, and read streams with empty batches on their own.
+
+        After an error reply, try each of these streams once. If a stream fails again, a task retries it while
+        the others are read together. After any other error, the server is unavailable: retry the first of
+        the streams until it can be read, and leave the others for the next read.
+        """
         for request in requests:
             if request.batch.entry_count:
                 self._complete(request)
@@ -342,7 +370,11 @@ class BatchReader:
                 task.add_done_callback(self._alone.discard)
 
     async def _read_on_its_own(self, request: Request) -> None:
-        """Read one stream until that succeeds; then it is read with the others again."""
+        """Retry the read of one stream until it succeeds.
+
+        If it brings entries, the request is complete; else the stream is read with the others again. An error
+        that `read_alone` raises is raised by `read`.
+        """
         try:
             await self._read_alone(request)
         except Exception as error:  # noqa: BLE001 - raised in `read`
@@ -356,7 +388,7 @@ class BatchReader:
 
 
 def _counts(requests: list[Request]) -> set[int]:
-    """Return the different numbers of entries that requests want."""
+    """Return the distinct values of `plan.entries` of the requests."""
     return {request.plan.entries for request in requests}
 
 
@@ -371,13 +403,16 @@ def _command(count: int, requests: list[Request], block_ms: int | None = None) -
 
 
 def _forget(replies: list[asyncio.Future[None]]) -> None:
-    """Cancel the replies that have not come, and accept the errors of the others."""
+    """Cancel the replies that have not come, and keep asyncio from logging the errors of the others."""
     for reply in replies:
         if not reply.cancel() and not reply.cancelled():
             reply.exception()
 
 
 def _close_after(connection: DirectConnection, error: BaseException) -> None:
-    """Close a connection after an error that may be the server's, such as that it is a replica now."""
+    """Close a connection after an error, unless the error is one of a single stream (`_OF_ONE_STREAM`).
+
+    Any other error may be the server's, such as that it is a replica now.
+    """
     if not str(error).startswith(_OF_ONE_STREAM):
         connection.close()
