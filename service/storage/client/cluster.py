@@ -47,7 +47,7 @@ class RetriedConnection(Connection):
 
 
 class RetriedTLSConnection(SSLConnection, RetriedConnection):
-    """The same over TLS."""
+    """A `RetriedConnection` over TLS."""
 
 
 class Cluster(RedisCluster):
@@ -61,7 +61,10 @@ class Cluster(RedisCluster):
             node.connection_class = kind
 
     async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
-        """Execute a command on the master that has its keys; read the slot map before, if it is not known."""
+        """Execute a command on the master that has its keys.
+
+        If the slot map is unknown or was found to be outdated, read it first.
+        """
         if self._initialize:
             await self.initialize()
         return await super().execute_command(*args, **kwargs)

@@ -36,20 +36,20 @@ _CONNECTIONS = 10_000
 """Maximum connections of a client that is not limited; redis-py's default is 100."""
 
 _SOCKET_BYTES = 256 * 1024
-"""Bytes read from a socket at once; a batch has a few hundred thousand."""
+"""Bytes that redis-py reads at once for the reading client; a batch has a few hundred thousand bytes."""
 
 
 def client_of(
     address: Address, *, single_connection: bool = False, limited: bool = True, **options: Any
 ) -> Redis:
-    """Return an asyncio client without decoded replies.
+    """Return an asyncio client whose replies are bytes, not strings. It connects at its first call.
 
     Args:
         address: address of the servers.
-        single_connection: True for a client with a single connection.
-        limited: True for few connections, for which calls wait: see `limited_pool.py`. A cluster's client has
-            as many as it needs, because a server that hangs must not hold up the calls of others.
-        options: options of redis-py's connections.
+        single_connection: True for a client with a single connection. A cluster's client ignores it.
+        limited: True for at most `limited_pool.AT_ONCE` connections in use, for which calls wait. A cluster's
+            client ignores it, because a server that hangs must not hold up the calls of others.
+        options: options of redis-py's connections. Options in the URL replace those of the same name.
     """
     options = {"max_connections": _CONNECTIONS, **options}
     if address.mode == "standalone":
@@ -71,7 +71,13 @@ def client_of(
 
 
 def reading_client_of(address: Address, inputs: Mapping[str, Input], linger: float = 0.0) -> ReadingClient:
-    """Return the client with which FastStream reads these streams; a batch grows for `linger` seconds."""
+    """Return the client with which FastStream reads the streams in `inputs`; it connects at the first read.
+
+    Args:
+        address: address of the servers.
+        inputs: the inputs by the names of their streams.
+        linger: maximum seconds for which a batch stays open for further entries after its first one.
+    """
     # The reading client retries failed reads. If redis-py did, it would send all commands of a cluster's
     # pipeline again, and their replies would be added to those that have come.
     client = client_of(address, limited=False, socket_read_size=_SOCKET_BYTES, retry=Retry(NoBackoff(), 0))
@@ -80,7 +86,11 @@ def reading_client_of(address: Address, inputs: Mapping[str, Input], linger: flo
 
 
 def blocking_client_of(address: Address, **options: Any) -> BlockingRedis:
-    """Return a blocking client without decoded replies."""
+    """Return a blocking client whose replies are bytes, not strings.
+
+    A cluster's client connects at once, the others at their first call. Options in the URL replace `options`
+    of the same name, which are those of redis-py's connections.
+    """
     if address.mode == "standalone":
         return BlockingRedis.from_url(address.urls[0], **options)
     hosts, arguments = address.hosts, _arguments(address)
@@ -93,7 +103,10 @@ def blocking_client_of(address: Address, **options: Any) -> BlockingRedis:
 
 
 def _arguments(address: Address) -> dict[str, Any]:
-    """Return the options in the URL, without its hosts."""
+    """Return the options of a connection that the URL gives, such as its login, without hosts and ports.
+
+    The option `ssl` is True for TLS. In a cluster, there is no `db`.
+    """
     arguments: dict[str, Any] = {**parse_url(address.urls[0])}
     if arguments.pop("connection_class", None) is SSLConnection:
         arguments["ssl"] = True
