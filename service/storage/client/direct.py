@@ -44,7 +44,8 @@ _OTHER_SERVER = (
     exceptions.MasterDownError,
     exceptions.RedisClusterException,  # no RedisError: no master has the slot
 )
-"""Errors after which redis-py sends a command again, and looks for the server that has its keys now."""
+"""Errors after which `DirectConnections.execute` passes a command to redis-py, which looks for the server
+that has its key now."""
 
 
 class _Waiting(NamedTuple):
@@ -56,9 +57,10 @@ class _Waiting(NamedTuple):
 
 
 class DirectConnection(asyncio.Protocol):
-    """A connection that redis-py has established, without redis-py.
+    """A connection that redis-py has opened, and over which commands go without redis-py.
 
-    Use it in one event loop. Commands of several tasks share it: they are sent in the order of the calls.
+    Use it in one event loop. Commands of several tasks share it: they are sent in the order of the calls. A
+    command without a reply in time closes it, and all other commands fail too. It is not opened again.
     """
 
     def __init__(self, connection: AbstractConnection) -> None:
@@ -89,17 +91,20 @@ class DirectConnection(asyncio.Protocol):
     def request(
         self, words: Words, collect: Callable[[Any], None] | None = None, patience: float = 0.0
     ) -> asyncio.Future[Any]:
-        """Send a command, and return a future of its reply.
+        """Send a command at once, and return a future of its reply.
 
         Args:
             words: the command. Strings are sent as UTF-8.
             collect: called with the reply as soon as it is complete, before the next one is parsed. The
-                future's result is then None. If it raises an error, the future gets it.
-            patience: seconds that the server may wait before it replies, in addition to the usual timeout.
+                future's result is then None. If `collect` raises an error, the future raises it. An error
+                reply, and the reply of a future that was cancelled, are not passed to `collect`.
+            patience: seconds to wait for the reply, in addition to redis-py's `socket_timeout`. If that is
+                None, the wait has no limit.
 
         The future raises:
             RedisError: the server's error reply; or ConnectionError or TimeoutError, if no reply came. The
-                command may have been executed all the same.
+                command may have been executed all the same. If the connection was closed before the call,
+                the ConnectionError means that nothing was sent.
         """
         # Before anything else: an argument that cannot be packed raises an error here.
         packed = hiredis.pack_command(words)  # type: ignore[arg-type]  # its type lacks str
@@ -117,7 +122,11 @@ class DirectConnection(asyncio.Protocol):
         return reply
 
     async def execute(self, words: Words, _key: str) -> Any:
-        """Send a command, and return the reply; the counterpart of `DirectConnections.execute`."""
+        """Send a command over this connection and return the reply, within `self.patience` more seconds.
+
+        After an error, the command is not sent again. The key is ignored: it makes the signature that of
+        `DirectConnections.execute`.
+        """
         return await self.request(words, patience=self.patience)
 
     def close(self) -> None:
@@ -125,7 +134,11 @@ class DirectConnection(asyncio.Protocol):
         self._end(exceptions.ConnectionError("Connection closed."))
 
     def data_received(self, data: bytes) -> None:
-        """Hand out the replies that are complete."""
+        """Give each complete reply in the bytes received so far to the command that it answers.
+
+        Close the connection if the bytes are no RESP, if a reply answers no command, or if it does not fit
+        into the memory.
+        """
         parser, waiting = self._parser, self._waiting
         try:
             parser.feed(data)
@@ -167,7 +180,12 @@ class DirectConnection(asyncio.Protocol):
 
 
 def answer(command: _Waiting, reply: Any) -> None:
-    """Give a command its reply, which may be an exception."""
+    """Set the result of a command's future to the reply, or its exception if the reply is an exception.
+
+    If the command has a `collect`, that gets a reply which is no exception. The result is then None, or the
+    exception is the error that `collect` raises. If the future is done, because it was cancelled, the reply
+    is dropped.
+    """
     future, collect, _ = command
     if future.done():  # cancelled
         return
@@ -185,7 +203,10 @@ def answer(command: _Waiting, reply: Any) -> None:
 
 
 class DirectConnections:
-    """Direct connections to the servers of a client, at most one to each, opened when they are needed."""
+    """Direct connections to the servers of a client, at most one to each.
+
+    A connection is opened for the first command to its server, and again for the next one after it was lost.
+    """
 
     def __init__(self, client: Redis) -> None:
         self._client = client
@@ -197,10 +218,12 @@ class DirectConnections:
     async def execute(self, words: Words, key: str) -> Any:
         """Send a command to the server that has `key`, and return the reply.
 
-        If the connection is lost, or another server has the key, redis-py sends the command once more.
+        If no connection can be opened, the connection is lost, or another server has the key, redis-py sends
+        the command instead, with its own retries. The server may then execute the command twice.
 
         Raises:
-            RedisError: the server's error reply; or no server replies.
+            RedisError: the server's error reply; or no server replies in time.
+            RedisClusterException: no master has the key.
         """
         connection = None
         try:
@@ -212,7 +235,10 @@ class DirectConnections:
         return await self._client.execute_command(*words)  # type: ignore[no-untyped-call]
 
     async def open_to_server_of(self, key: str) -> DirectConnection | None:
-        """Return the open connection to the server that has `key`; None if there is none."""
+        """Return the connection to the server that has `key` if it is open, else None; open none.
+
+        Return None also if no server has the key now.
+        """
         try:
             name, _ = await self._server_of(key)
         except _OTHER_SERVER:  # no server has it now
@@ -221,10 +247,11 @@ class DirectConnections:
         return connection if connection is not None and connection.is_open else None
 
     async def to_server_of(self, key: str) -> DirectConnection:
-        """Return an open connection to the server that has `key`.
+        """Return the connection to the server that has `key`; open it if it is not open.
 
         Raises:
             RedisError: the server cannot be connected.
+            RedisClusterException: no master has the key.
         """
         name, make = await self._server_of(key)
         connection = self._connections.get(name)
@@ -242,7 +269,10 @@ class DirectConnections:
         self._connections.clear()
 
     async def _server_of(self, key: str) -> tuple[str, Callable[[], AbstractConnection]]:
-        """Return the name of the server that has `key`, and a function that makes a connection to it."""
+        """Return the name of the server that has `key`, and a function that makes a connection to it.
+
+        Outside a cluster, the name is empty. The connection that the function returns is not connected yet.
+        """
         client = cast("Any", self._client)
         if not isinstance(client, RedisCluster):
             return "", client.connection_pool.make_connection
