@@ -1,7 +1,7 @@
 """Pools of few connections, for which further calls wait.
 
-redis-py's `BlockingConnectionPool` is none for sentinels, and loses a place for good when a call is cancelled
-twice while it gives its connection back. Here that costs no place.
+redis-py's `BlockingConnectionPool` cannot be used with sentinels. It also loses a place for good when a call
+is cancelled twice while it gives its connection back. The pools of this module lose none.
 """
 
 from __future__ import annotations
@@ -27,7 +27,11 @@ class _Limited:
         """Connections with a place. redis-py also releases one that it could not connect, which has none."""
 
     async def get_connection(self, *arguments: Any, **options: Any) -> AbstractConnection:
-        """Return a free connection; wait for one if there is none."""
+        """Return a connected connection: a free one, or a new one if none is free.
+
+        While `AT_ONCE` connections are in use (or fewer, if the URL says so), wait without a limit until one
+        is given back.
+        """
         await self._places.acquire()
         try:
             connection: AbstractConnection = await super().get_connection(*arguments, **options)  # type: ignore[misc]  # the pool's
@@ -38,7 +42,7 @@ class _Limited:
         return connection
 
     async def release(self, connection: AbstractConnection) -> None:
-        """Give a connection back."""
+        """Give a connection back, so that the next call that waits can go on."""
         try:
             await super().release(connection)  # type: ignore[misc]  # the pool's
         finally:
@@ -48,8 +52,8 @@ class _Limited:
 
 
 class LimitedPool(_Limited, ConnectionPool):
-    """A pool of connections to one server."""
+    """A pool to one server, of which at most `AT_ONCE` connections are in use."""
 
 
 class LimitedSentinelPool(_Limited, SentinelConnectionPool):
-    """A pool of connections to the master behind sentinels."""
+    """A pool to the master behind sentinels, of which at most `AT_ONCE` connections are in use."""
