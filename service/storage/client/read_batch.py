@@ -18,7 +18,7 @@ class Collector(Protocol):
     """An object that receives the entries of a batch."""
 
     def extend(self, entries: Sequence[RawEntry], /) -> None:
-        """Add entries in the order of their ids."""
+        """Add entries. Their ids are ascending, and above those of all entries added before."""
         ...
 
 
@@ -27,7 +27,10 @@ CollectorT = TypeVar("CollectorT", bound=Collector)
 
 @dataclass(slots=True)
 class ReadBatch(Generic[CollectorT]):
-    """The entries that the reads of a batch have brought so far."""
+    """A batch that grows with each reply.
+
+    It passes the entries to `collected`, and itself keeps only their number, size and last id.
+    """
 
     collected: CollectorT
     """Object that has received the entries."""
@@ -38,7 +41,7 @@ class ReadBatch(Generic[CollectorT]):
     last_id: bytes = b"0-0"
 
     def add(self, entries: Sequence[RawEntry]) -> None:
-        """Add the entries of a reply, but only those with ids above all ids of the batch.
+        """Add the entries of a reply (at least one), but only those with ids above all ids of the batch.
 
         If the group is recreated between two replies, it begins again at the start of the stream. A batch
         has its entries in order and without repeats, so entries with lower ids are skipped. They stay pending
