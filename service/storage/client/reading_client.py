@@ -120,7 +120,7 @@ class GroupCreator(Protocol):
     """A consumer group that can be created."""
 
     async def ensure(self) -> object:
-        """Create the group, unless it exists."""
+        """Create the group at the beginning of its stream, unless it exists."""
         ...
 
 
@@ -130,11 +130,11 @@ class Input(NamedTuple):
     group: GroupCreator
     retrying: RetryUntilAvailable
     new_collector: Callable[[], Collector] = list
-    """Return the object that receives the entries of the next batch."""
+    """Return a new object that receives the entries of the next batch; called before its first read."""
     entries_at_most: Callable[[], int | None] = lambda: None
-    """Return the maximum entries of the next batch, or None for no limit but the configured one."""
+    """Return a further maximum of entries for each round trip of the next batch; None for no further one."""
     max_reads: int | None = None
-    """Maximum reads of a batch, or None for no limit."""
+    """Maximum reads in each round trip of a batch, or None for no limit."""
     is_urgent: Callable[[Any], bool] = lambda _: False
     """Return whether a batch, given as its collector, should not wait for further entries."""
 
@@ -155,11 +155,14 @@ _Reply = list[tuple[bytes, list[tuple[bytes, ReadBatch[Collector]]]]]
 class ReadingClient:
     """The methods of a Redis client that FastStream calls, for the streams in `inputs`.
 
+    FastStream awaits `xreadgroup` in a loop for each stream. An unavailable server is waited for, so it sees
+    no outage.
+
     Args:
         client: client of the server. It must not retry, or the replies of repeated commands would be added
             to those that have come. Its callback for XREADGROUP is replaced.
         inputs: the inputs by the names of their streams.
-        linger: maximum seconds for which a batch waits for further entries.
+        linger: maximum seconds for which a batch waits for further entries after its first one.
     """
 
     def __init__(self, client: Redis, inputs: Mapping[str, Input], linger: float = 0.0) -> None:
@@ -168,7 +171,8 @@ class ReadingClient:
         self._linger = linger
         self._latest: dict[str, _Latest] = {}
         self.reads = Reads()
-        """The reads in progress. That of a stream ends when FastStream asks for its next batch."""
+        """The reads in progress. A read that brought entries ends when FastStream asks for the next batch of
+        its stream, that is, when the subscriber function has returned."""
         self._readers: dict[str, BatchReader] = {}
         client.set_response_callback("XREADGROUP", cast("Any", _add_reply))
 
@@ -189,19 +193,25 @@ class ReadingClient:
         block: int,
         noack: Literal[False] = False,  # noqa: ARG002, FBT002 - as redis-py has it
     ) -> _Reply:
-        """Read a batch, waiting until the server is available, and return it as a single entry.
+        """Read the next batch of a stream, and return it as a single entry.
+
+        The call also ends the read of the stream's previous batch, for which the subscriber function has
+        returned. Wait while reads are blocked, and until the server is available. Create a missing group.
 
         Args:
             groupname: the consumer group.
             consumername: the consumer.
             streams: the name of one stream of `inputs`, and the id that stands for new entries.
-            count: maximum entries of the batch.
+            count: maximum entries that a round trip requests. A batch that lingers may get more.
             block: milliseconds to wait for a first entry.
             noack: False: entries are pending until they are acknowledged.
 
         Returns:
-            The stream with an entry that has the id of the last one, and a `ReadBatch` for its fields; an
-            empty list if there was no entry.
+            The stream with one entry: the id is that of the last entry of the batch, and a `ReadBatch` takes
+            the place of the fields. An empty list if there was no entry.
+
+        Raises:
+            Exception: an error that no retry can resolve, if it came before any entry.
         """
         ((stream, after),) = streams.items()
         source, latest = self._inputs[stream], self._latest.get(stream, _NOTHING)
@@ -223,13 +233,16 @@ class ReadingClient:
         return [(stream.encode(), [(batch.last_id, batch)])] if batch.entry_count else []
 
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Stop reading, and close all connections. Entries of open batches stay pending."""
         for reader in self._readers.values():
             await reader.close()
         await self.close_connections()
 
     async def close_connections(self) -> None:
-        """Close the connections of redis-py, which are opened again when they are needed."""
+        """Close the connections of redis-py, which are opened again when they are needed.
+
+        The connections of `direct.py` stay open.
+        """
         await self._client.aclose()
 
     def _reader_of(self, stream: str) -> BatchReader:
@@ -242,20 +255,31 @@ class ReadingClient:
         return self._readers[name]
 
     def _reader_name(self, _stream: str) -> str:
-        """Return the same name for streams that are read together."""
+        """Return a name for the reader of a stream; streams with the same name are read together.
+
+        Here, the name is empty for all streams.
+        """
         return ""
 
     async def _read_alone(self, request: Request) -> None:
-        """Read one reply for a request after a read failed, waiting until the server is available."""
+        """Read one reply for a request after a read failed, and retry until that succeeds.
+
+        The read does not block for entries, so the reply may have none. A missing group is created. Errors
+        that no retry can resolve are raised.
+        """
         with logs.bound(stream=request.stream), Step("read", request.stream):
             under_way.unavailable()  # at once: a worker that drains waits here before its first attempt
             await self._inputs[request.stream].retrying.call(self._read, request)
 
     async def _read(self, request: Request) -> None:
-        """Read one reply for a request.
+        """Try once to read one reply for a request, and add its entries to the batch, if it has any.
+
+        Wait while reads are blocked. If the group is missing, create it.
 
         Raises:
-            StorageUnavailableError: retry the read.
+            StorageUnavailableError: retry the read. The server is unavailable, an operator has to change its
+                setup (`SetupError`), or the group was missing.
+            RedisError: the server refuses the read for another reason.
         """
         async with self._in_progress(request.stream, request.batch):
             try:
@@ -270,12 +294,16 @@ class ReadingClient:
         raise StorageUnavailableError("NOGROUP", "the consumer group was missing and has been created again")
 
     async def _send(self, command: Words, batch: ReadBatch[Collector]) -> None:
-        """Send a read; its reply is added to the batch."""
+        """Send a read through redis-py, and return when its reply has been added to the batch."""
         await self._client.execute_command(*command, batch=batch)  # type: ignore[no-untyped-call]
 
     @asynccontextmanager
     async def _in_progress(self, stream: str, batch: ReadBatch[Collector]) -> AsyncIterator[None]:
-        """Register a read; unregister it at once if it has brought no entries."""
+        """Register the read of a stream, after a wait while reads are blocked.
+
+        When the block ends, unregister it only if the batch is empty. Else it stays registered until the next
+        call of `xreadgroup` for the stream.
+        """
         await self.reads.begin(stream)
         try:
             yield
@@ -285,7 +313,11 @@ class ReadingClient:
 
 
 class ClusterReadingClient(ReadingClient):
-    """A reading client of a cluster."""
+    """A reading client of a cluster, which reads each stream over a connection of its own.
+
+    If a read through redis-py loses its connection, it is sent again up to four times. Before that, all
+    connections of redis-py are closed, unless another read has just done so.
+    """
 
     def __init__(self, client: Redis, inputs: Mapping[str, Input], linger: float = 0.0) -> None:
         super().__init__(client, inputs, linger)
@@ -321,7 +353,7 @@ def _add_reply(
 
     Args:
         reply: entries by stream, as a dictionary (RESP3) or in pairs (RESP2); None if there are none.
-        batch: option of the command.
+        batch: the batch that the call of `execute_command` got as an option.
     """
     streams = reply.items() if isinstance(reply, dict) else reply or ()
     for _, entries in streams:

@@ -22,14 +22,14 @@ class Reads:
         self._ended = False
 
     async def begin(self, name: str) -> None:
-        """Register a read. Block while reads are blocked."""
+        """Wait while reads are blocked, then register a read; no change if `name` is registered already."""
         while self.blocked:
             await self._allowed.wait()
         self.register(name)
 
     @property
     def blocked(self) -> bool:
-        """True between `pause` and `resume`, and for ever once `drain` was called."""
+        """True between `pause` and `resume`, and for ever once `drain` was called: `begin` then waits."""
         return not self._allowed.is_set()
 
     def pause(self) -> None:
@@ -42,17 +42,26 @@ class Reads:
             self._allowed.set()
 
     def register(self, name: str) -> None:
-        """Register the read of one stream, which is a part of a read in progress."""
+        """Register the read of one stream, which is a part of a read that has begun under another name.
+
+        Unlike `begin`, do not wait while reads are blocked. Change nothing if `name` is registered already.
+        """
         if name not in self._in_progress:
             self._in_progress[name] = asyncio.get_running_loop().create_future()
 
     def end(self, name: str) -> None:
-        """Unregister a read: it has brought no entries, or they were processed."""
+        """Unregister a read that has brought no entries, or whose entries were passed to the subscriber.
+
+        Do nothing if no read has this name.
+        """
         if name in self._in_progress:
             self._in_progress.pop(name).set_result(None)
 
     async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - the end of the time is not an error
-        """Block new reads; return when all reads in progress have ended, or after `timeout` seconds."""
+        """Block new reads for ever; return when no read is in progress, or after `timeout` seconds.
+
+        An expired timeout raises no error, and the reads go on.
+        """
         self._ended = True
         self.pause()
         with contextlib.suppress(TimeoutError):
