@@ -5,7 +5,7 @@
    back accepts writes for some seconds, until the sentinels make it a replica. Those writes are lost.
 2. redis-py moves the sentinel that has answered to the front of a list that all calls share. Two concurrent
    calls can put one sentinel into the list twice and drop another one, with its connections open. Here each
-   call has a list of its own.
+   call of the asyncio client has a list of its own.
 3. If no sentinel answers, redis-py reports that there is no master and prints its own clients instead of the
    cause, such as a password, a certificate or an address. Here the error has the cause.
 """
@@ -40,11 +40,16 @@ from service.storage.client.limited_pool import LimitedSentinelPool
 Hosts = list[tuple[str, int]]
 
 _TIMEOUT = 2.0
-"""Seconds to wait for a sentinel before the next one is asked."""
+"""Seconds to wait for a connection to a sentinel, and then for each answer, before the next one is asked."""
 
 
 def _raise_for(service: str, answers: list[Any]) -> NoReturn:
-    """Raise the reason why no master was found, from the sentinels' answers or errors."""
+    """Raise the reason why no master was found. `answers` has the answer or the error of each sentinel.
+
+    Raises:
+        MasterNotFoundError: at least one sentinel answers, but none knows a healthy master.
+        ConnectionError, TimeoutError: no sentinel answers; type and text are those of the first error.
+    """
     troubles = [each for each in answers if isinstance(each, NoConnectionError | NoAnswerError)]
     if len(troubles) < len(answers):
         raise MasterNotFoundError(f"the sentinels know no healthy master {service!r}")
@@ -53,7 +58,14 @@ def _raise_for(service: str, answers: list[Any]) -> NoReturn:
 
 class _Sentinels(Sentinel):
     async def discover_master(self, service_name: str) -> Any:
-        """Return the master's address from the first sentinel that answers; the next call begins with it."""
+        """Return the master's (address, port) from the first sentinel that knows a healthy master.
+
+        The next call asks this sentinel first.
+
+        Raises:
+            MasterNotFoundError: at least one sentinel answers, but none knows a healthy master.
+            ConnectionError, TimeoutError: no sentinel answers.
+        """
         asked = copy(self)
         asked.sentinels = [*self.sentinels]
         try:
@@ -87,7 +99,11 @@ class _AskingConnection:
     """A connection that asks the sentinels for the master at every connect."""
 
     async def connect_check_health(self, **options: Any) -> None:
-        """Connect, after a look-up of the master by `connect` unless that is the caller."""
+        """Connect to the current master.
+
+        Call `connect`, which asks the sentinels for its address. If `connect` itself is the caller, connect
+        to the address that it has found.
+        """
         if options.get("retry_socket_connect", True):  # `connect` itself passes False
             await self.connect()  # type: ignore[attr-defined]  # the connection's
         else:
@@ -118,15 +134,15 @@ class Master(Redis):
         limited: bool,
         **options: Any,
     ) -> Self:
-        """Return a client.
+        """Return a client, without connecting it yet.
 
         Args:
             sentinels: addresses of some sentinels.
             login: user and password of the sentinels; empty if they need none.
             service: name of the master, as configured in the sentinels.
-            single: True for a client with a single connection.
-            limited: True for a client with few connections: see `limited_pool.py`.
-            options: options of the connections to the master.
+            single: True for a client that sends all commands over one connection.
+            limited: True for at most eight connections in use; further calls wait. False for no such limit.
+            options: options of the connections to the master. Their TLS options also apply to the sentinels.
         """
         asked = {**_sentinel_options(login, options), "retry": Retry(NoBackoff(), 0)}
         sentinel = _Sentinels(sentinels, sentinel_kwargs=asked)  # type: ignore[no-untyped-call]
@@ -139,7 +155,10 @@ class Master(Redis):
         return client
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:  # noqa: FBT001 - as in its base
-        """Close the connections to the master and to the sentinels."""
+        """Close the connections to the sentinels and to the master.
+
+        If `close_connection_pool` is False, those to the master stay open.
+        """
         await super().aclose(close_connection_pool)
         await self._sentinel.aclose()
 
@@ -148,7 +167,7 @@ class _BlockingAskingConnection:
     """The blocking counterpart of `_AskingConnection`."""
 
     def connect_check_health(self, **options: Any) -> None:
-        """Connect; see `_AskingConnection`."""
+        """Connect to the current master, as `_AskingConnection` does."""
         if options.get("retry_socket_connect", True):
             self.connect()  # type: ignore[attr-defined]  # the connection's
         else:
@@ -170,7 +189,7 @@ class BlockingMaster(BlockingRedis):
 
     @classmethod
     def found_by(cls, sentinels: Hosts, login: dict[str, str], service: str, **options: Any) -> Self:
-        """Return a client; see `Master.found_by`."""
+        """Return a client, without connecting it yet. The arguments are those of `Master.found_by`."""
         asked = {**_sentinel_options(login, options), "retry": BlockingRetry(NoBackoff(), 0)}
         sentinel = _BlockingSentinels(sentinels, sentinel_kwargs=asked)  # type: ignore[no-untyped-call]
         kind = _BlockingTlsConnection if options.pop("ssl", False) else _BlockingConnection
@@ -186,6 +205,6 @@ class BlockingMaster(BlockingRedis):
 
 
 def _sentinel_options(login: dict[str, str], options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options to connect to a sentinel: its login, the master's TLS options, short timeouts."""
+    """Return the options to connect to a sentinel: `login`, the TLS options of `options`, and `_TIMEOUT`."""
     tls = {name: value for name, value in options.items() if name.startswith("ssl")}
     return {**tls, **login, "socket_timeout": _TIMEOUT, "socket_connect_timeout": _TIMEOUT}
