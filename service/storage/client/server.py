@@ -43,7 +43,7 @@ _DURABILITY: dict[str, tuple[State, str]] = {
 
 
 class ServerFinding(NamedTuple):
-    """The result of one check."""
+    """The result of one check: its name, the state that it found, and a text for people."""
 
     what: str
     state: State
@@ -51,17 +51,27 @@ class ServerFinding(NamedTuple):
 
 
 class Server(NamedTuple):
-    """The replies of a server to INFO and CONFIG GET; empty if the command is not permitted."""
+    """The replies of a server to INFO, and to CONFIG GET for `save` and `appendfsync`.
+
+    A reply is empty if the command is not permitted. `url` is `<host>:<port>` for a master of a cluster.
+    """
 
     url: str
     info: Mapping[str, Any]
     config: Mapping[str, str]
     away: bool = False
-    """True for a master of a cluster that does not answer."""
+    """True for a master of a cluster that does not answer; both replies are then empty."""
 
 
 async def ask(client: Redis, url: str) -> list[Server]:
-    """Query the server, or every master of a cluster; findings about a single server call it `url`."""
+    """Query the server, or every master of a cluster, and return one `Server` for each.
+
+    A master that does not answer is returned too, with `away`. `url` names a single server in findings; in a
+    cluster it is ignored.
+
+    Raises:
+        StorageUnavailableError: the single server does not answer, or no node of the cluster does.
+    """
     if not isinstance(client, RedisCluster):
         return [await _ask(client, url)]
     with unavailable_if_away():
@@ -84,7 +94,11 @@ async def _ask(client: Redis, url: str, **where: Any) -> Server:
 
 
 def assess(servers: Sequence[Server]) -> list[ServerFinding]:
-    """Return the worst finding of each check, with the number of masters that share its state."""
+    """Return the worst finding of each check: `reached`, `memory`, `eviction`, `persistence`, `replication`.
+
+    If several masters have a finding of the check, its text ends with how many of them are in the same state.
+    A master that is away is only checked by `reached`. Replication is not checked if `servers` has only one.
+    """
     questions: list[Callable[[Server], ServerFinding]] = [memory, eviction, persistence]
     if servers[1:]:
         questions.append(replication)
@@ -109,7 +123,10 @@ async def _if_permitted(ask: Callable[[], Awaitable[Mapping[Any, Any]]]) -> Mapp
 
 
 def reached(server: Server) -> ServerFinding:
-    """Report the server's version, and whether the worker can use it."""
+    """Report the server's version: `fail` if it is too old or the server is a replica, `warn` if it is away.
+
+    The state is `ok` if the version is unknown, because INFO is not permitted.
+    """
     if server.away:
         return ServerFinding(
             "server", "warn", f"{server.url} does not answer: its partitions wait until it does"
@@ -132,7 +149,11 @@ def reached(server: Server) -> ServerFinding:
 
 
 def memory(server: Server) -> ServerFinding:
-    """Report how full the server's memory is; the limit is `maxmemory`, or the memory of its machine."""
+    """Report how full the server's memory is; the limit is `maxmemory`, or the memory of its machine.
+
+    The state is `warn` above 90 % or if INFO is not permitted. It is `fail` only if the server refuses writes
+    now: `maxmemory` with the policy `noeviction` is used up.
+    """
     used = server.info.get("used_memory")
     if used is None:
         return ServerFinding("memory", "warn", "unknown (INFO is not permitted)")
@@ -159,12 +180,15 @@ def memory(server: Server) -> ServerFinding:
 
 
 def mib(size: int) -> str:
-    """Return a number of bytes as whole MiB for a message, such as `1,234 MiB`."""
+    """Return a number of bytes as text, rounded to whole MiB: `1,234 MiB`, or `0 MiB` for 500 kB."""
     return f"{int(size) / (1 << 20):,.0f} MiB"
 
 
 def eviction(server: Server) -> ServerFinding:
-    """Report whether the server may evict keys when its memory is full."""
+    """Report whether the server may evict keys when its memory is full.
+
+    The state is `ok` for the policy `noeviction`, else `warn`.
+    """
     policy = server.info.get("maxmemory_policy")
     if policy is None:
         return ServerFinding("eviction", "warn", "unknown (INFO is not permitted); it should be noeviction")
@@ -181,7 +205,10 @@ def eviction(server: Server) -> ServerFinding:
 
 
 def persistence(server: Server) -> ServerFinding:
-    """Report how much data a crash or a restart of the server loses."""
+    """Report how much data a crash or a restart of the server loses.
+
+    The state is `ok` with an append-only file, unless `appendfsync` is `no`, and else `warn`.
+    """
     append_only = server.info.get("aof_enabled")
     if append_only is None:
         return ServerFinding("durability", "warn", "unknown (INFO is not permitted); set appendonly yes")
@@ -196,7 +223,7 @@ def persistence(server: Server) -> ServerFinding:
 
 
 def replication(server: Server) -> ServerFinding:
-    """Report whether a replica can take over from a master."""
+    """Report whether a master has a connected replica, which can take over: `ok` if so, else `warn`."""
     replicas = server.info.get("connected_slaves")
     if replicas is None:
         return ServerFinding(
