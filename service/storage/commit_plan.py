@@ -6,7 +6,8 @@ arrays. There is one for each part in `responses`, so names would be most of the
 `ResponsePlan` and `PartPlan` name the items in the order in which commit.lua unpacks them; a test compares
 the names.
 
-1. `plan_commit` is a function of its arguments and changes none of them.
+1. `plan_commit` is a function of its arguments and changes none of them. (Looking up a response in the cache
+   `sent` only keeps it there for longer.)
 2. A plan may be sent any number of times: a second run of commit.lua changes no text, alert or count.
 3. Once the script has stored the commit, the caller records `CommitPlan.sends`. Until then the data counts as
    unsent, so a commit that is planned again, for whatever reason, sends it again.
@@ -49,7 +50,8 @@ if TYPE_CHECKING:
 STALLED_MS = 250
 """Milliseconds after which a worker that still holds an entry counts as stuck. A batch takes a few ms.
 
-From then on, texts that the entry cannot change are finished. The other texts wait for it.
+They begin when the worker gets the entry or renews it. Texts that the entry of a stuck worker cannot change
+are finished. The other texts wait for it.
 """
 
 MAX_RESPONSES = 500
@@ -81,12 +83,12 @@ _BYTES_A_US = 450
 """Estimated bytes of arguments that the server processes in a microsecond."""
 
 UNCOUNTED_BYTES = 64 * 1024
-"""Number of bytes of each part that do not count for the limit of bytes of its response. (The limit exists
-because a settlement reads the whole response.)"""
+"""Number of bytes at the beginning of each part's log that do not count for the limit of bytes of its
+response. (The limit exists because a settlement reads the whole response.)"""
 
 _SMALL_LOG_BYTES = 2048
-"""Maximum bytes of a log that is planned as small: EXACT_BYTES of commit.lua. Bytes that other workers have
-appended are not known, and not counted."""
+"""Maximum bytes of a log, with its new chunk, that is planned as small: EXACT_BYTES of commit.lua. Only bytes
+that this process has appended are counted; those of other workers are not known."""
 
 _RENEWALS_PER_TTL = 4
 """Number of times that the TTL of an active part is set again during one TTL."""
@@ -95,28 +97,38 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 _GrowingLog = tuple["PartKey", "SentPart", bytes, list[int]]
-"""A stored part, its sent data, the new chunk, and the index in the batch of each fragment's entry."""
+"""A stored part, its sent data, the new chunk, and for each new fragment the index of its entry in the batch,
+from 0."""
 
 
 class CommitPlan(msgspec.Struct, frozen=True, gc=False):
-    """A call of commit.lua, and the data to record as sent once the call has succeeded."""
+    """A call of commit.lua, and the data to record as sent once the call has succeeded.
+
+    `keys` are all KEYS of the script. `args` is its ARGV from the second value on; the caller adds the first
+    one, the consumer group.
+    """
 
     keys: Sequence[str]
     args: Sequence[bytes]
     responses: Sequence[StreamKey]
     """Responses with a `ResponsePlan`, in the order of the script's plan."""
     growing_parts: Sequence[PartKey]
-    """Parts for which the script only appends to a stored log, in the order of these logs in `keys`."""
+    """Parts for which the script only appends to a stored log. Their logs end `keys`, in this order."""
     sends: Sends
     """The data that the caller records as sent once the script has stored the commit."""
     server_us: float
     """Estimated server time of the script, in microseconds."""
     shared_us: float
-    """The share of `server_us` that does not depend on the responses, and that each piece takes again."""
+    """The microseconds of `server_us` for entries, dead letters and counts. They do not depend on the
+    responses, so the estimate for each piece of some responses includes them."""
 
     @property
     def pieces(self) -> int:
-        """Number of pieces for the commit, each of at most about `MAX_SERVER_US`; 1 if it may stay whole."""
+        """Number of pieces for the commit, each of at most about `MAX_SERVER_US`; 1 if it may stay whole.
+
+        If the commit is divisible, a piece has some of its responses and takes `shared_us` again. Otherwise
+        the number is that of smaller batches, into which the entries have to be divided.
+        """
         if self.server_us <= MAX_SERVER_US:
             return 1
         if not self.is_divisible:
@@ -125,7 +137,7 @@ class CommitPlan(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def is_divisible(self) -> bool:
-        """True if `shared_us`, which each piece takes again, is small enough for a cut by responses."""
+        """True if the commit can be cut by responses: `shared_us` is less than half of `MAX_SERVER_US`."""
         return self.shared_us < MAX_SERVER_US / 2
 
 
@@ -158,7 +170,7 @@ class ScriptPlan(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class ResponsePlan(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A response with all its changes, if they are more than fragments for logs that storage has.
+    """A response with all its changes, unless the script only has to append fragments to its stored logs.
 
     `response_of` in commit.lua describes the fields. `member` is the response's name in the sorted sets
     `open` and `waiting`.
@@ -181,7 +193,8 @@ class ResponsePlan(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class PartPlan(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A part in a `ResponsePlan`; `part_of` in commit.lua describes the fields.
 
-    `log` is the index of a key; `chunk`, `opening_alert` and `contradiction_alert` are those of blobs.
+    `log` is the index of a key; `chunk`, `opening_alert` and `contradiction_alert` are indexes of blobs. All
+    begin at 1. An alert is False if the part has none.
     """
 
     log: int
@@ -214,7 +227,8 @@ def plan_commit(
         settings: the limits of parts and responses, the TTL of a state, and the consumer.
         replication_id: the replication id under which storage may store the commit; empty for any.
         now: the monotonic time in seconds.
-        verifies: True if the script has to compare `replication_id` with the server's.
+        verifies: False if the caller knows that the server's replication id is `replication_id`, so that the
+            script does not compare them.
     """
     growing, full = _GrowingLogs(commit, now), _FullResponses(commit, keys, settings, now)
     for key, change in commit.responses.items():
@@ -297,9 +311,10 @@ class _GrowingLogs:
         self._small: list[_GrowingLog] = []
         self._others: list[_GrowingLog] = []
         self.active: list[int | str] = []
-        """Last activity to store in milliseconds and member name of a response, alternating."""
+        """Last activity to store, in ms since the epoch, and member name of a response, alternating.
+        Responses whose stored last activity is recent enough are left out."""
         self.activities: list[tuple[StreamKey, int]] = []
-        """Pairs of stream key and last activity, for the same responses as `active`."""
+        """Pairs of stream key and last activity to store, for the same responses as `active`."""
         self._commit = commit
         self._now = now
 
@@ -308,7 +323,8 @@ class _GrowingLogs:
 
         They are added if the batch only adds fragments, and storage has everything else according to
         `sent_response`, the data sent before. No part may need an opening alert, a new TTL, or a check of its
-        log's size. Otherwise nothing is added.
+        log's size. Otherwise nothing is added. The response's last activity is added too if storage has to
+        rewrite it.
         """
         if not change.parts or change.endings or change.effect_entries:
             return False
@@ -351,7 +367,7 @@ class _GrowingLogs:
 
     @property
     def all(self) -> list[_GrowingLog]:
-        """The logs in the order of the script's plan."""
+        """The logs in the order of the script's plan: small ones first."""
         return self._small + self._others
 
     @property
@@ -361,7 +377,11 @@ class _GrowingLogs:
 
 
 def _chunk_of_one(commit: Commit, part_change: PartChange) -> bytes | None:
-    """Return a chunk with the only fragment that a part gets; None if only `encode_chunk` can encode it."""
+    """Return the chunk of a part to which the batch adds one fragment and nothing else.
+
+    Return None if the chunk needs `encode_chunk`: the fragment has no number, a delta that is long or has a
+    lone surrogate, or a position other than 0.
+    """
     number = part_change.numbers[0]
     if number is None or part_change.positions is not None:
         return None
@@ -392,10 +412,12 @@ class _FullResponses:
         self.responses: list[StreamKey] = []
         self.plans: list[ResponsePlan] = []
         self.entries: list[tuple[list[list[int]], list[int]]] = []
-        """The indexes of each response's entries in the batch: a list for each part's fragments, and one for
+        """Two lists for each response, with indexes of entries in the batch, from 0. The first has a list for
+        each part, with the entry of each of its fragments, repeats included. The second has the entries of
         other effects."""
         self.sends: list[ResponseSend] = []
-        """The data of these responses that storage may lack, and that the plan therefore sends."""
+        """The data that the plan sends because storage may lack it or a TTL is due. Responses without such
+        data are left out."""
         self._commit = commit
         self._keys = keys
         self._now = now
@@ -405,7 +427,10 @@ class _FullResponses:
         self._closing_bytes_limit = settings.max_part_bytes + 4 * settings.max_event_bytes
 
     def add(self, key: StreamKey, change: ResponseChange, sent_response: SentResponse | None) -> None:
-        """Add a response. `sent_response` is the data of it that was sent before; None if none is cached."""
+        """Add the plan of a response, with its keys, blobs and entries, and the data to record as sent.
+
+        `sent_response` is the data of it that was sent before; None if none is cached, so that all is sent.
+        """
         self.responses.append(key)
         self.plans.append(self._response(key, change, sent_response))
         entries_of_parts = [part_change.entries for part_change in change.parts.values()]
@@ -414,7 +439,10 @@ class _FullResponses:
     def _response(
         self, key: StreamKey, change: ResponseChange, sent_response: SentResponse | None
     ) -> ResponsePlan:
-        """Return the plan of a response. Add the data that storage may lack to `sends`."""
+        """Return the plan of a response; add the keys and blobs that it refers to.
+
+        Also add to `sends` the data that storage may lack, and that of parts whose TTL is due.
+        """
         claims = change.context_claims
         is_stored = sent_response.knows(claims) if sent_response else not claims
         if sent_response:
@@ -453,7 +481,10 @@ class _FullResponses:
         sent_response: SentResponse | None,
         newly_sent: list[PartSend],
     ) -> PartPlan:
-        """Return the plan of a part. Add its data to `newly_sent` if storage may lack it or a TTL is due."""
+        """Return the plan of a part; add the key and the blobs that it refers to.
+
+        Also add its data to `newly_sent` if storage may lack it or its TTL is due.
+        """
         commit, part_change = self._commit, change.parts[part]
         sent_part = sent_response.parts.get(part) if sent_response else None
         field, log = (sent_part.field, sent_part.log) if sent_part else (part.field, self._keys.log(part))
@@ -487,10 +518,10 @@ class _FullResponses:
     def letters(self) -> list[tuple[int, list[str], int, int]]:
         """Return the dead letters for the plan; add the blobs and state keys that they refer to.
 
-        Each is (index of its entry, from 0; fields; index of a blob, from 1; index of a state's key, from 1,
-        or 0). The blob holds the letter's field `entry`, which may be large; decoding the plan would copy it.
-        The last index is 0 except for a letter that is written only once for its response: the script records
-        that in the state.
+        Each is (index of its entry in the batch, from 0; names and values of its fields, alternating; index
+        of a blob, from 1; index of a state's key, from 1, or 0). The blob holds the letter's field `entry`,
+        which may be large; decoding the plan would copy it. The last index is 0 except for a letter that is
+        written only once for its response: the script records that in the state.
         """
         commit, prefix = self._commit, self._keys.names.prefix
         letters = [(at, letter, 0) for at, letter in commit.dead_letters]
@@ -544,15 +575,19 @@ def _registers(change: ResponseChange) -> list[str]:
 
 
 def _count_of_notes(change: ResponseChange) -> int:
-    """Return the maximum number of fields that notes and endings of items add to the state.
+    """Return the maximum number of fields that notes, and endings of items, add to the state.
 
-    The ending of an item counts as two fields, since it may have a note.
+    The ending of an item counts as two fields, since it may have a note. The ending of the response, and a
+    note about it, count as none.
     """
     return len(change.notes) + 2 * sum(ending.output_index is not None for ending in change.endings.values())
 
 
 def _closing_ms(change: ResponseChange) -> int | bool:
-    """Return the ms since the epoch of the earliest closing or ending; False, for Lua, if there is none."""
+    """Return the ms since the epoch, from the entry's id, of the earliest closing or ending of a response.
+
+    Return False, for Lua, if the batch has none.
+    """
     arrivals = list(change.endings)
     for part in change.parts.values():
         if part.closings:
