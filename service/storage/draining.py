@@ -68,17 +68,22 @@ class LeftOver(NamedTuple):
     pending: int
     """Entries that a worker has read but not acknowledged."""
     open: int
-    """Responses that have begun and not ended."""
+    """Responses that have begun and whose end is not settled; some may be in `waiting` too."""
     waiting: int
     """Responses with a closed text that waits for other entries."""
     alerts: int | None
-    """Alerts that a relay has yet to deliver, summed over all destinations; None if not countable."""
+    """Alerts that a relay has yet to deliver, summed over all destinations, so that an alert for two counts
+    twice; None if the server cannot count them."""
     reading: int
-    """Workers that have read within the last 3 seconds; of several partitions, the highest number."""
+    """Workers that have read within the last 3 seconds, even if they got no entry. Of several partitions, the
+    highest number, not the sum."""
 
 
 async def left_over(client: Redis, partitions: Partitions) -> LeftOver:
-    """Return the work that is left in all partitions together."""
+    """Return the work that is left in all partitions: the sum of each number, but the highest `reading`.
+
+    A sum is None if the number of one partition is. Errors of redis-py are raised unchanged.
+    """
     found = await asyncio.gather(*(_left_over(client, names) for names in partitions.all))
     return LeftOver(
         _total(each.unread for each in found),
@@ -122,7 +127,10 @@ async def _unread(client: Redis, stream: str, group: dict[str, Any] | None) -> i
 
 
 async def _reading(client: Redis, stream: str) -> int:
-    """Return the number of consumers that have read within `_READS_EVERY_MS`, even if they got no entry."""
+    """Return the number of consumers of the worker's group that have read within `_READS_EVERY_MS`.
+
+    A read that got no entry counts too.
+    """
     consumers = await client.xinfo_consumers(stream, GROUP)
     return sum(each["idle"] < _READS_EVERY_MS for each in consumers)
 

@@ -17,5 +17,5 @@ WHAT_IT_IS: Final = "deltaloom did not write this entry"
 
 
 def came_at(entry_id: str) -> datetime:
-    """Return the time that is the first half of an entry's id."""
+    """Return the UTC time that is the first half of an entry's id, at most 9999-12-31."""
     return time_of(EntryId.parse(entry_id).ms)
