@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from service.keys import Keys
 
 MAX_ENTRIES = 500
-"""Maximum entries that one call claims, adopts, renews or releases."""
+"""Maximum entries that one call of a script claims, adopts, renews or releases. `renew` and `leave` make
+several calls if there are more."""
 
 KEPT_FOR_RELAYS_MS = 25 * 3600 * 1000
 """Maximum age in ms to which alerts are kept, even beyond the retention, for a relay that has yet to deliver
@@ -57,16 +58,20 @@ class KeptFor(NamedTuple):
 
     group: str
     bytes: int
-    """Bytes of all outputs; 0, unmeasured, if no budget limits them."""
+    """Bytes of all outputs before the last trimming; 0, unmeasured, if no budget limits them."""
     behind: float
-    """Seconds since the oldest entry that the group has yet to acknowledge; 0 if there is none."""
+    """Age in seconds of the oldest entry that the group has yet to acknowledge; 0 if there is none."""
     lost: int
     """Upper bound of the number of entries that were trimmed although the group had yet to acknowledge them,
     since the outputs exceeded their budget."""
 
 
 class ConsumerGroup:
-    """The worker's consumer group on the input of one partition; implements `service.ports.storage.Group`."""
+    """The worker's consumer group on the input of one partition; implements `service.ports.storage.Group`.
+
+    Any method may raise `StorageUnavailableError`. If a command fails because the group is missing, the
+    method creates it again and raises this error, so it has to be called again.
+    """
 
     def __init__(self, client: Redis, keys: Keys, consumer: str) -> None:
         self._client = client
@@ -120,14 +125,23 @@ class ConsumerGroup:
         return [info["name"].decode() for info in infos]
 
     async def backlog(self) -> tuple[int | None, int]:
-        """Return the numbers of unread and of pending entries. The first is None if the server lost count."""
+        """Return the numbers of unread and of pending entries.
+
+        The first is None if the server cannot count them, as after XDEL. If the stream exists without the
+        group, return (None, 0).
+        """
         async with self.recreating_group():
             infos = await self._client.xinfo_groups(self._stream)
         mine = next((info for info in infos if info["name"] == GROUP.encode()), None)
         return (mine["lag"], mine["pending"]) if mine else (None, 0)
 
     async def claim(self, idle_ms: int, cursor: str) -> Claim:
-        """Claim entries that have been idle for `idle_ms`; see `service.ports.storage.Group.claim`."""
+        """Claim at most `MAX_ENTRIES` entries that any consumer has left idle for `idle_ms`.
+
+        The search begins at `cursor`: `0-0` or the cursor of the previous claim. It may find no entry before
+        the last page, after which the cursor is `0-0` again. Delivery counts stay unchanged. Entries that
+        were trimmed while pending are no longer pending; they are counted as lost and reported.
+        """
         async with self.recreating_group():
             reply = await self._scripts["claim"](
                 keys=[self._stream, self._keys.counts],
@@ -150,9 +164,10 @@ class ConsumerGroup:
     async def deliver(self, entry_ids: Sequence[str], deliveries: int) -> list[RawEntry]:
         """Deliver pending entries to this consumer, with `deliveries` as their new delivery count.
 
-        Return the entries in the order of their ids, without those that were trimmed from the stream. The
-        count is set, not incremented, because redis-py retries a command whose reply was lost. Such a retry
-        must not use up one of the deliveries after which an entry becomes a dead letter.
+        Entries are taken from whichever consumer has them. Return them in the order of their ids, without
+        those that were trimmed from the stream or are no longer pending. The count is set, not incremented,
+        because redis-py retries a command whose reply was lost. Such a retry must not use up one of the
+        deliveries after which an entry becomes a dead letter.
         """
         async with self.recreating_group():
             entries: list[tuple[bytes, dict[bytes, bytes] | None]] = await self._client.xclaim(  # type: ignore[assignment]  # typed for every option at once
@@ -162,7 +177,12 @@ class ConsumerGroup:
         return sorted(raw, key=lambda entry: EntryId.parse(entry.id.decode()))
 
     async def look_at(self, entry_id: str, at_most: int) -> RawEntry | None:
-        """Read an entry without delivering it; see `service.ports.storage.Group.look_at`."""
+        """Read an entry, pending or not, without delivering it.
+
+        Return None if it does not exist. If its names and values have more than `at_most` bytes, return a
+        `Beginning` with its first fields, of about this size. The reply may take `LOOK_PATIENCE` longer than
+        usual, and comes over a connection of its own, so it holds up no other command.
+        """
         own = DirectConnections(self._client)  # a reply that takes long holds up no other command
         try:
             with unavailable_if_away(self._stream):
@@ -191,7 +211,8 @@ class ConsumerGroup:
     async def leave(self) -> int:
         """Release this consumer's pending entries, so that other workers can claim them at once.
 
-        Return the number of these entries. Remove the consumer if it has none.
+        Until then they stay pending for this consumer, which stays in the group. A consumer that has none is
+        removed instead. Return the number of released entries.
         """
         left, more, first = 0, MAX_ENTRIES, "-"
         while more == MAX_ENTRIES:
@@ -217,15 +238,18 @@ class ConsumerGroup:
     async def trim(self, retention_ms: int) -> int:
         """Trim the input up to the first entry that any group needs, and outputs by their age.
 
-        Entries of outputs are trimmed once they are older than `retention_ms`; alerts that a relay has yet to
-        deliver, once they are also older than `KEPT_FOR_RELAYS_MS`. Return the number of entries trimmed from
-        the input.
+        A group needs its unread and its pending entries. The server trims in blocks, so some entries stay
+        longer. An input without groups is not trimmed. Entries of outputs are trimmed once they are older
+        than `retention_ms`; alerts that a relay has yet to deliver, once they are also older than
+        `KEPT_FOR_RELAYS_MS`. Return the number of entries trimmed from the input.
         """
         trimmed, _ = await self._trim(self._keys.outputs, retention_ms)
         return trimmed
 
     async def trim_for(self, group: str, retention_ms: int, budget: int | None) -> KeptFor:
-        """Trim as `trim` does, but keep texts, alerts and deliveries that a group has yet to acknowledge.
+        """Trim input and outputs as `trim` does, but keep texts, alerts and deliveries that `group` needs.
+
+        It needs those that it has yet to acknowledge, whatever their age.
 
         Args:
             group: name of the group; if a stream has no such group, all its entries are kept.
@@ -236,7 +260,10 @@ class ConsumerGroup:
         return kept
 
     async def trim_input(self) -> int:
-        """Trim the input, and no output, as `trim` does; return the number of entries trimmed."""
+        """Trim the input up to the first entry that any group needs, and no output.
+
+        Return the number of entries trimmed.
+        """
         trimmed, _ = await self._trim([], 0)
         return trimmed
 
