@@ -41,7 +41,10 @@ _SUMMED = {"type": "without_effect", LEFT_OUT[:-1]: "ignored_fields", "truncated
 
 
 class FiguresReply(NamedTuple):
-    """The reply of figures.lua, whose header describes the fields."""
+    """The reply of figures.lua about one partition; the header of the script describes the fields.
+
+    A field that ends with `_ms` is a time in ms since the epoch; -1 stands for no such entry.
+    """
 
     now_ms: str
     lag: int
@@ -89,10 +92,13 @@ class RedisFigures:
         """The large entry that was found last, by input stream."""
 
     async def ask(self) -> GroupFigures:
-        """Return the figures of the partitions whose server is available.
+        """Measure all partitions; return their figures together.
+
+        In a cluster, partitions whose server is unavailable are left out.
 
         Raises:
-            StorageUnavailableError: no server is available.
+            StorageUnavailableError: the server is unavailable; in a cluster, no partition could be measured.
+            SetupError: the user may not access a key of a partition, or it has another type.
         """
         limit = asyncio.Semaphore(_AT_ONCE)
 

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 
 class KeyLease:
-    """Implementation of `service.ports.outbox.LeaseStore` in Redis.
+    """A lease in Redis; implements `service.ports.outbox.LeaseStore`.
+
+    Its methods raise `StorageUnavailableError` if the server is unavailable.
 
     Args:
         client: client of the server.
@@ -27,9 +29,9 @@ class KeyLease:
         self._release = scripts.Script(client, "release")
 
     async def acquire(self, ttl_ms: int) -> bool:
-        """Acquire the lease or, if this process holds it, extend it to `ttl_ms` from now.
+        """Acquire the lease if it is free, or extend it if this process holds it.
 
-        Return whether this process holds it now.
+        Either way, it expires `ttl_ms` from now. Return whether this process holds it now.
         """
         with unavailable_if_away():
             return bool(await self._acquire(keys=[self._key], args=[self._owner, ttl_ms]))
