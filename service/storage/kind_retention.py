@@ -8,8 +8,8 @@ Theory of operation:
 2. A worker removes the fields of a page's items, then the page's entries, then stores its progress. If it
    dies in between, the page is processed again.
 3. The progress is in Redis and shared by all workers. Two workers may process the same page without harm.
-4. An alert that a relay has yet to deliver is kept, with all alerts after it, until it is delivered, for at
-   most 25 hours.
+4. An alert that a relay has yet to deliver is kept, with all alerts after it, until it is delivered, or is
+   older than 25 hours and than the retention.
 """
 
 from __future__ import annotations
@@ -46,7 +46,11 @@ class _TextPosition(BaseModel):
 
 
 class _Old(NamedTuple):
-    """An entry that is old enough to be removed; its ids are empty if it has none, `data` is its JSON."""
+    """An entry that is old enough to be removed.
+
+    `response_id` and `item_id` are empty if the entry does not have them. `data` is its field `__data__`, a
+    JSON text; empty without one.
+    """
 
     entry_id: bytes
     response_id: bytes
@@ -79,11 +83,13 @@ class KindRetention:
         self._aged = scripts.Script(client, "aged")
 
     async def remove_aged(self, keep_for: str = "") -> int:
-        """Remove texts, and alerts and deliveries about them, that are older than the retention of the kind.
+        """Remove texts that are older than the retention of their kind, from their stream and their items.
 
-        Texts, alerts and deliveries stay until the group `keep_for` has acknowledged their entries; "" for no
-        group. If a stream lacks this group, all its entries stay. Undelivered alerts do not wait for it.
-        Alerts that a relay has yet to deliver stay as well, until they are 25 hours old.
+        Also remove alerts, undelivered alerts and deliveries of the kind, by their own age. Texts, alerts and
+        deliveries stay until the group `keep_for` has acknowledged their entries; "" for no group. If a
+        stream lacks this group, all its entries stay. Undelivered alerts do not wait for it. An alert that a
+        relay has yet to deliver stays as well, with all alerts after it, until it is older than the retention
+        and than 25 hours.
 
         Return the number of removed entries. A text may have several: its own, and those of its alerts,
         undelivered alerts and deliveries. Texts removed from items are not counted.
@@ -134,6 +140,8 @@ class KindRetention:
 
     async def _store_progress(self, field: str, entry_id: str) -> None:
         """Store the id of the last entry that was searched, and renew the TTL of all progress.
+
+        `field` names the search: `<output>:<kind>`.
 
         An unavailable or full server raises no error here: the next search then begins earlier.
         """

@@ -49,12 +49,15 @@ class DeadLetters:
         return int(await self._client.xlen(self._names.dead_letters))
 
     async def newest_first(self) -> AsyncIterator[StoredLetter]:
-        """Yield all letters, the newest first."""
+        """Yield the letters that exist when the iteration begins, the newest first."""
         async for entry in reading.backwards(self._client, self._names.dead_letters):
             yield self._stored(entry)
 
     async def oldest_first(self) -> AsyncIterator[StoredLetter]:
-        """Yield the current letters, the oldest first, without those that a replay adds meanwhile."""
+        """Yield the letters that exist when the iteration begins, the oldest first.
+
+        Letters that a replay of the others adds meanwhile are left out.
+        """
         async for entry in reading.forwards(self._client, self._names.dead_letters):
             yield self._stored(entry)
 
@@ -67,7 +70,7 @@ class DeadLetters:
         """Add `fields`, those of a letter's original entry, to the input and delete the letter, atomically.
 
         Returns:
-            The new entry's id, or None if the letter does not exist.
+            The new entry's id; None if the letter does not exist, so that nothing was added.
 
         Raises:
             CannotReplayError: `fields` is empty or has more than `MAX_FIELDS` fields.
