@@ -28,14 +28,14 @@ _BYTES_AT_ONCE = 4 * 1024 * 1024
 """Approximate maximum bytes that a call reads; a single key may have more."""
 
 _KEYS_AT_ONCE = 1000
-"""Maximum keys that a call reads."""
+"""Maximum keys that a call reads; it may read more if they are all of one response."""
 
 _RESPONSES_AT_ONCE = 100
 """Maximum responses that are read in one call or pipeline."""
 
 _PARTS_EXPECTED = 8
-"""Maximum number of sent parts of a response whose logs are read along with its state. If there are more, no
-log is: most of these parts are finished."""
+"""Maximum number of parts that this process has sent of a response, for their logs to be read along with its
+state. If it has sent more, only the state is read, because most of these parts are finished."""
 
 
 class Found(NamedTuple):
@@ -48,16 +48,17 @@ class Found(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """The keys to read for one response, with the sizes of their values."""
+    """The keys to read for one response, with the bytes of their values."""
 
     stream_key: StreamKey
     state: str
     """The key of the response's state."""
     state_bytes: int
+    """The bytes of all values in the state, without the names of its fields."""
     logs: Mapping[str, str]
     """The keys of the logs of its open parts, by the field of the part."""
     log_bytes: Sequence[int]
-    """The bytes of these logs, in the same order."""
+    """The bytes of each log, in the order of `logs`; 0 for a missing one."""
 
 
 class ResponseLoader:
@@ -75,7 +76,10 @@ class ResponseLoader:
         self._keys = keys
 
     async def load(self, stream_keys: Sequence[StreamKey], sent: SentStates) -> dict[StreamKey, Found]:
-        """Return responses as stored. `sent` has the parts that this process has sent, to guess their logs.
+        """Read responses; return each as stored, also those that storage does not have.
+
+        The order is not that of `stream_keys`. `sent` has the parts that this process has sent, to guess
+        which logs are open; a wrong guess only costs further calls.
 
         Raises:
             StorageUnavailableError: the server is unavailable; call again.
@@ -94,8 +98,9 @@ class ResponseLoader:
     ) -> dict[StreamKey, Mapping[str, bytes]]:
         """Read states in one call, with the logs that are probably open. Add complete responses to `found`.
 
-        A response is complete if all its open logs were read. Return the states that were read; the call
-        reads no more of them after `_BYTES_AT_ONCE` bytes.
+        A response is complete if all its open logs were read. Return the states that were read, of complete
+        and incomplete responses. The last ones may be missing, because the call ends after about
+        `_BYTES_AT_ONCE` bytes.
         """
         names: list[str] = []
         kinds: list[str] = []
@@ -149,7 +154,8 @@ class ResponseLoader:
     async def _call(self, names: Sequence[str], kinds: Sequence[str], at_most: int) -> list[Any]:
         """Return the values of the keys `names`, in this order; `kinds` has `state` or `log` for each.
 
-        Once the values exceed `at_most` bytes, the remaining keys are left out; 0 for no limit.
+        A state is a list of names and values, alternating; a log is bytes, None if it is missing. Once the
+        values exceed `at_most` bytes, the remaining keys are left out; 0 for no limit.
         """
         with unavailable_if_away():
             values: list[Any] = await self._script(keys=names, args=[at_most, *kinds])
@@ -158,7 +164,10 @@ class ResponseLoader:
     async def _wanted(
         self, stream_keys: Sequence[StreamKey], states: Mapping[StreamKey, Mapping[str, bytes]]
     ) -> list[Wanted]:
-        """Return the keys to read for these responses. To learn them, read the states that `states` lacks."""
+        """Return the keys to read for these responses, in the same order.
+
+        To learn them, read the states that `states` lacks, and the sizes of all open logs.
+        """
         pipeline = self._client.pipeline(transaction=False)
         unknown = [key for key in stream_keys if key not in states]
         for key in unknown:
@@ -193,7 +202,8 @@ class ResponseLoader:
 def reads_of(responses: Iterable[Wanted]) -> Iterator[list[tuple[str, str]]]:
     """Divide the keys to read into calls of limited size; yield each as a list of (key, `state` or `log`).
 
-    The state of a response follows its logs, in the same call or in a later one.
+    A response is divided only if it has more than `_BYTES_AT_ONCE` bytes. Its state follows its logs, in the
+    same call or in a later one.
     """
     call: list[tuple[str, str]] = []
     filled = 0
