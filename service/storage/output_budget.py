@@ -46,9 +46,14 @@ class OutputBudget:
         self._script = scripts.Script(client, "budget")
 
     async def trim(self) -> OverBudget | None:
-        """Trim the outputs to the budget.
+        """Trim the oldest entries of all outputs until they are within the budget.
 
-        Return None if they are within it now, else the stream and the group that keep them above it.
+        Entries that a group of their stream has yet to acknowledge stay. Return None if the outputs are
+        within the budget now. Otherwise return the largest stream that has a group, and its group that is
+        furthest behind; if no stream has one, the largest stream.
+
+        Raises:
+            StorageUnavailableError: the server is unavailable.
         """
         while True:
             with unavailable_if_away():

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from service.storage.server_clock import ServerClock
 
 _STREAMS_AT_ONCE = 200
-"""Maximum streams in one look, so that it blocks the server only for a few milliseconds."""
+"""Maximum streams whose groups one script reads, so that it blocks the server only for a few milliseconds."""
 
 
 class GroupsSeen(NamedTuple):
@@ -39,7 +39,7 @@ class GroupsSeen(NamedTuple):
     """Number of pending entries of the worker's group."""
     positions: bytes
     """Name, number of pending entries and last delivered entry of each group, as one text. While it stays the
-    same, no group needs fewer entries than before."""
+    same, no group has read or acknowledged an entry, so nothing more of the input can be trimmed."""
 
 
 class Overview:
@@ -65,6 +65,8 @@ class Overview:
     async def unsettled(self) -> set[int]:
         """Return the numbers of the partitions with open or waiting responses, which a sweep may settle.
 
+        Also correct the clock.
+
         Raises:
             SetupError: the user may not access a key of a partition.
             StorageUnavailableError: the server is unavailable.
@@ -80,10 +82,10 @@ class Overview:
         return found
 
     async def _count(self, partitions: Iterable[int], together: int) -> list[int]:
-        """Count the existing keys `open` and `waiting` of partitions, and correct the clock.
+        """Count which of the keys `open` and `waiting` exist, from 0 to 2 for a partition; correct the clock.
 
-        The first number is the sum for the first `together` partitions; one number for each other partition
-        follows.
+        The first number is the sum over the first `together` partitions, 0 without any. One number for each
+        other partition follows.
         """
         keys = [key for n in partitions for key in (self._keys[n].open, self._keys[n].waiting)]
         with unavailable_if_away():
@@ -98,7 +100,8 @@ class Overview:
         None stands for a partition whose input is missing, is no stream, or lacks the worker's group.
 
         Raises:
-            SetupError, StorageUnavailableError: as in `unsettled`.
+            SetupError: the user may not access the input of a partition.
+            StorageUnavailableError: the server is unavailable.
         """
         streams = [keys.names.deltas for keys in self._keys]
         found: list[GroupsSeen | None] = []
