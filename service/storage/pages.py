@@ -27,7 +27,7 @@ def entries_of(reply: Any) -> list[StreamEntry]:
 
 
 async def groups_of(client: Redis, stream: str) -> list[dict[str, Any]]:
-    """Return the groups of a stream as XINFO GROUPS describes them; none if the stream is missing."""
+    """Return the groups of a stream as XINFO GROUPS describes them; [] if the stream is missing."""
     try:
         infos: list[dict[str, Any]] = await client.xinfo_groups(stream)
     except ResponseError as error:
@@ -38,7 +38,7 @@ async def groups_of(client: Redis, stream: str) -> list[dict[str, Any]]:
 
 
 async def newest_id(client: Redis, stream: str) -> str | None:
-    """Return the id of the last entry, or None if the stream is empty."""
+    """Return the id of the last entry, or None if the stream is empty or missing."""
     newest = entries_of(await client.xrevrange(stream, count=1))
     return newest[0][0] if newest else None
 
@@ -62,7 +62,7 @@ async def forwards(client: Redis, stream: str) -> AsyncIterator[StreamEntry]:
 
 
 async def backwards(client: Redis, stream: str) -> AsyncIterator[StreamEntry]:
-    """Yield the entries that exist at the beginning, the newest first; leave out those added meanwhile."""
+    """Yield the entries that exist when the iteration begins, the newest first."""
     last, count = "+", _FIRST_PAGE
     while True:
         page = entries_of(await client.xrevrange(stream, max=last, count=count))
@@ -74,6 +74,9 @@ async def backwards(client: Redis, stream: str) -> AsyncIterator[StreamEntry]:
 
 
 def _next_count(page: Sequence[StreamEntry]) -> int:
-    """Return the number of entries to request for the next page, by the mean size of those of this page."""
+    """Return the number of entries to request for the next page, from 1 to `PAGE`.
+
+    If they have the mean size of the entries of `page`, they have at most about `_PAGE_BYTES`.
+    """
     size = sum(len(value) for _, fields in page for value in fields.values())
     return max(1, min(PAGE, _PAGE_BYTES * len(page) // (size + 1)))

@@ -76,10 +76,11 @@ class _StoredChunk(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fie
     ids_differ: bool = False
 
     def decode_and_check(self, count: int) -> None:
-        """Decode deltas stored as bytes, and check the columns.
+        """Decode the deltas in place if they are stored as bytes, and check the columns.
 
         Raises:
-            ValueError: a column does not have `count` values, or the chunk is empty.
+            ValueError: a column does not have `count` values, or the chunk has neither fragment nor closing.
+            MsgspecError: the bytes of the deltas are no MessagePack array of bytes.
         """
         if isinstance(self.deltas, bytes):
             self.deltas = [from_bytes(delta) for delta in _decode_delta_bytes(self.deltas)]
@@ -156,7 +157,11 @@ class _StoredChunk(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fie
         )
 
     def stored_closings(self) -> list[StoredClosing]:
-        """Return the decoded closings."""
+        """Return the decoded closings, in the order in which they are stored.
+
+        Raises:
+            ValueError: a rank or a text is invalid.
+        """
         return [
             StoredClosing(Arrival.at(self.base_ms + ms, counter, position), Rank(rank), from_bytes(text))
             for ms, counter, position, rank, text in self.closings
@@ -193,14 +198,15 @@ def encode_chunk(
     *,
     ids_differ: bool = False,
 ) -> bytes:
-    """Return an encoded chunk with these fragments and closings, of which there must be at least one.
+    """Return an encoded chunk, with its head. It must have at least one fragment or closing.
 
     Args:
-        columns: the fragments.
-        closings: the closings.
+        columns: the fragments, sorted by arrival.
+        closings: the closings, in any order.
         item_id: the item id of the earliest event that has one; None if no event
             has one, or if this process sent it in an earlier chunk.
-        entry_of_item_id: the entry that gave the item id; None if it is the chunk's first entry.
+        entry_of_item_id: the entry that gave the item id; None if it is the chunk's first entry, or without
+            an item id.
         ids_differ: true if events of the part have different item ids.
     """
     milliseconds, seqs, numbers, deltas, positions = columns
@@ -235,7 +241,8 @@ def encode_one(ms: int, seq: int, number: int, delta: str) -> bytes | None:
     """Return the chunk that `encode_chunk` returns for a single fragment, in a fraction of the time.
 
     The fragment has the sequence number `number`, and is the event at position 0 of the entry `<ms>-<seq>`.
-    Return None if the delta is long or has a lone surrogate: then call `encode_chunk`.
+    The chunk has no closing and no item id. Return None if the chunk's array would have 128 bytes or more, or
+    if the delta has a lone surrogate: then call `encode_chunk`.
     """
     try:
         body = _encode((ms, _NO_OFFSET, (seq,), number, (delta,)))
@@ -264,8 +271,12 @@ def _split(data: bytes) -> tuple[list[_StoredChunk], list[bytes], list[int]]:
     """Split a log into its chunks.
 
     Returns:
-        The runs of small chunks, each decoded as one chunk; the arrays of the other chunks, still encoded;
-        and the number of fragments of each of these.
+        Three lists: the runs of small chunks, each decoded as one chunk; the arrays of the other chunks,
+        still encoded; and the number of fragments of each array. Runs are no longer in order with other
+        chunks.
+
+    Raises:
+        IndexError: the log ends within the head of a chunk. A truncated array raises no error here.
     """
     runs, encoded, counts = [], [], []
     offset, with_runs = 0, True
@@ -290,10 +301,10 @@ def _split(data: bytes) -> tuple[list[_StoredChunk], list[bytes], list[int]]:
 
 
 def decode_log(data: bytes) -> PartLog:
-    """Decode the log of a part.
+    """Decode the log of a part; an empty log has no fragments and no closings.
 
     Raises:
-        CorruptLogError: the log is not a sequence of chunks.
+        CorruptLogError: the log is not a sequence of valid chunks.
     """
     try:
         runs, encoded, counts = _split(data)
