@@ -59,7 +59,10 @@ _STATUS_OF_V0_1 = {"cancelled": "incomplete"}
 note of the ending has the real one."""
 
 _FLAT_MODELS = (AssembledText, ModerationAlert)
-"""Models whose attributes have the order and the values of their JSON. A model of a handler may differ."""
+"""Models that `json_of` encodes from their attributes, which have the order and the values of their JSON.
+
+A handler's subclass of one may differ, so the model itself writes its JSON.
+"""
 
 _LONG_ARRAY = 16
 """Number of values from which MessagePack writes the header of an array with three bytes instead of one."""
@@ -72,14 +75,18 @@ _decode_note = msgspec.msgpack.Decoder(_NoteRecord).decode
 
 
 def pairs(flat: Sequence[_Value]) -> Iterator[tuple[_Value, _Value]]:
-    """Return the pairs of name and value in a reply in which names and values alternate."""
+    """Return an iterator over the (name, value) pairs of a reply in which names and values alternate.
+
+    Raises:
+        ValueError: the reply has an odd length; raised after the last pair.
+    """
     return zip(flat[::2], flat[1::2], strict=True)
 
 
 def named(fields: Iterable[tuple[bytes, _Value]]) -> dict[str, _Value]:
-    """Return the values of these fields by their decoded names.
+    """Return a dict of the fields' values by their names, decoded as UTF-8.
 
-    A name that is not UTF-8 is another program's: it becomes one that no field of ours has.
+    In a name that is not UTF-8, U+FFFD replaces the invalid bytes. Only other programs write such names.
     """
     return {name.decode(errors="replace"): value for name, value in fields}
 
@@ -90,7 +97,11 @@ def stamped(message: _AnyMessage, source: str) -> _AnyMessage:
 
 
 def json_of(message: AssembledText | ModerationAlert, source: str) -> str:
-    """Return a message's JSON, byte for byte as its model writes it, with its `source` set to `source`."""
+    """Return a message's JSON, byte for byte as its model writes it, with its `source` set to `source`.
+
+    Raises:
+        PydanticSerializationError: a text has a lone surrogate, which UTF-8 cannot encode.
+    """
     if type(message) not in _FLAT_MODELS:
         return stamped(message, source).model_dump_json()
     values = {**message.__dict__, "source": source}
@@ -104,7 +115,8 @@ def json_of(message: AssembledText | ModerationAlert, source: str) -> str:
 def entry_of(message: AssembledText | ModerationAlert | Delivery, json: str) -> list[str]:
     """Return the names and values, alternating, of the fields of a message's entry.
 
-    They are the message's JSON for FastStream, and plain fields for other clients.
+    The first field is `__data__`, which has the message's JSON `json` for FastStream. The others are the
+    `PLAIN_FIELDS` that are not None, for other clients.
     """
     fields: list[str] = ["__data__", json]
     for name in PLAIN_FIELDS:
@@ -120,7 +132,10 @@ def entry_of_alert(alert: ModerationAlert, source: str) -> list[str]:
 
 
 def packed(fields: Sequence[str]) -> bytes:
-    """Return an entry's fields as consecutive MessagePack values, which a script decodes without a table."""
+    """Return an entry's names and values as consecutive MessagePack strings, without an array's header.
+
+    A script decodes them to as many values, and so builds no table.
+    """
     header = 1 if len(fields) < _LONG_ARRAY else 3
     return _encode(fields)[header:]
 
@@ -128,7 +143,8 @@ def packed(fields: Sequence[str]) -> bytes:
 def entry_of_letter(letter: DeadLetter, source: str, *, without: str | None = None) -> list[str]:
     """Return the names and values, alternating, of the fields of a dead letter's entry.
 
-    The field `source` has the key prefix `source`. The field named `without` is left out.
+    The field `source` has the key prefix `source`. Fields that are None are left out, and so is the field
+    named `without`.
     """
     excluded = {without} if without else None
     fields = stamped(letter, source).model_dump(mode="json", exclude=excluded, exclude_none=True)
@@ -141,7 +157,10 @@ def arrival_field(arrival: Arrival) -> str:
 
 
 def register_value(register: Register) -> str:
-    """Return the value of a register's field: its entry and its value, as text that sorts by the entry."""
+    """Return a register as the value of its hash field: its entry's id, a space, and its value.
+
+    Sorted as bytes, these texts are in the order of the entries, the earliest first.
+    """
     ms, seq = register.entry
     return f"{_sortable(ms)}-{_sortable(seq)} {register.value}"
 
@@ -162,7 +181,10 @@ def _entry_in(text: str) -> EntryId:
 
 
 def register_field(name: RegisterName) -> str:
-    """Return a register's name as it stands in the names of hash fields: `<name>` or `<name>:learned`."""
+    """Return the name of a register's hash field without its prefix `ctx:`: `<name>` or `<name>:learned`.
+
+    `:learned` marks a value that an event gave instead of the producer.
+    """
     return f"{name.name}:learned" if name.learned else name.name
 
 
@@ -174,18 +196,26 @@ REGISTERS = {
         for learned in (False, True)
     )
 }
-"""The names of all registers that a state may have, by the names of their fields."""
+"""The names of all registers that a state may have, by whole names of fields, such as `ctx:model`."""
 
 
 def encode_ending(ending: Ending) -> bytes:
-    """Return an ending as a field's value, without the attributes that `note_of` returns."""
+    """Return an ending's output index, status, reason and copies as a field's value.
+
+    In place of a status that v0.1.0 cannot read, the value has the one of `_STATUS_OF_V0_1`. `note_of` has
+    the real status.
+    """
     copies = _encode_copies(ending.copies)
     status = _STATUS_OF_V0_1.get(ending.status, ending.status)
     return _encode((ending.output_index, status, ending.reason, copies))
 
 
 def note_of(ending: Ending) -> Note:
-    """Return the attributes of an ending that `encode_ending` leaves out, as the note to store next to it."""
+    """Return the note to store next to an ending: its reason class, and the provider's category and text.
+
+    The note has the ending's status only if `encode_ending` stores another one in its place. The result is
+    equal to `Note()` if there is nothing to note.
+    """
     return Note(
         status=ending.status if ending.status in _STATUS_OF_V0_1 else None,
         reason_class=ending.reason_class,
@@ -264,7 +294,7 @@ def _decode_end(stream_key: StreamKey, data: bytes) -> Ending:
 
 
 def registers_of(fields: Mapping[str, bytes | None]) -> Registers:
-    """Return the registers among some fields of a state. A field is not set if its value is None."""
+    """Return the registers among some fields of a state; ignore other fields, and values of None."""
     return {
         REGISTERS[field]: _register_of(stored)
         for field, stored in fields.items()
@@ -278,13 +308,19 @@ def _register_of(stored: bytes) -> Register:
 
 
 def marked_parts(stream_key: StreamKey, marker: bytes) -> list[PartKey]:
-    """Return the finished parts that a marker lists; settle.lua describes markers."""
+    """Return the parts that a marker lists, which are all parts of a response that is over.
+
+    Written texts and dropped copies are both listed.
+    """
     _, _, *flat = _decode_marker(marker)
     return [PartKey.from_field(stream_key, field) for field in flat[::2]]
 
 
 def open_fields(fields: Mapping[str, bytes]) -> list[str]:
-    """Return the name of each open part in a state: `<output index>:<content index>:<kind>`."""
+    """Return the names of the parts that a state's fields give as open, in the order of `fields`.
+
+    A name is `<output index>:<content index>:<kind>`, as in `PartKey.field`.
+    """
     return [name[5:] for name, value in fields.items() if name.startswith("part:") and value != b"done"]
 
 
@@ -293,8 +329,9 @@ def state_of(
 ) -> ResponseState:
     """Build the state of a response from its stored fields, and from its open parts' logs by `PartKey.field`.
 
-    A log is None if another worker has finished the part since the fields were read. A part with a corrupt
-    log is left out, and an error is logged.
+    A part whose log is None counts as finished: another worker has finished it since the fields were read. A
+    part with a corrupt log is left out, neither open nor finished, and an error is logged. Endings get the
+    attributes that their notes have. Unknown fields are ignored.
     """
     open_parts: dict[PartKey, PartLog] = {}
     for field, log in open_logs.items():
@@ -333,5 +370,5 @@ def _arrival_in(field: str) -> Arrival:
 
 
 def in_ms(seconds: float) -> int:
-    """Return seconds as whole milliseconds, the unit of the scripts."""
+    """Return seconds as milliseconds, the unit of the scripts, rounded to the nearest whole number."""
     return round(seconds * 1000)
