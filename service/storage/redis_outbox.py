@@ -60,11 +60,12 @@ class DestinationGroup:
         self._group = consumer_group_of(destination)
 
     async def ensure(self, begin: Literal["now", "all"] = "all") -> None:
-        """Create the group, unless it exists.
+        """Create the group, and the stream if it is missing. Do nothing if the group exists.
 
         Args:
-            begin: `now` to begin at the end of the stream, `all` at its beginning. The reading client
-                creates a missing group again with `all`: its stream was deleted too, as a rule.
+            begin: first alerts that the destination gets: `now` for those added from now on, `all` for all in
+                the stream. A group that has disappeared is created again with `all`: its stream was deleted
+                too, as a rule.
         """
         with unavailable_if_away(self._stream):
             try:
@@ -76,7 +77,7 @@ class DestinationGroup:
 
 
 class RedisOutbox:
-    """Implementation of `service.ports.outbox.Outbox` in Redis."""
+    """Implementation of `service.ports.outbox.Outbox` in Redis: the pending alerts of one destination."""
 
     def __init__(self, client: Redis, partitions: Partitions, destination: str) -> None:
         self._client = client
@@ -92,7 +93,17 @@ class RedisOutbox:
     async def pending_page(
         self, stream: str, after: EntryId, before: EntryId | None, idle_ms: int = 0
     ) -> Page:
-        """Return a page of pending alerts, and acknowledge trimmed ones; see `Outbox.pending_page`."""
+        """Return the first `PAGE` pending alerts in a range, in the order of the stream.
+
+        Alerts in the range that were trimmed from the stream are acknowledged and only counted. The page is
+        empty if the group is missing.
+
+        Args:
+            stream: the stream of alerts.
+            after: id after which the range begins, itself excluded.
+            before: id before which the range ends, itself excluded; None for the end of the stream.
+            idle_ms: minimum milliseconds since an alert was last read; others are left out. 0 for all.
+        """
         last = "+" if before is None else f"({before}"
         with unavailable_if_away(stream):
             try:
@@ -112,7 +123,10 @@ class RedisOutbox:
         return Page(entries, refs[-1].id if refs else after, len(refs) == PAGE, len(lost))
 
     async def still_pending(self, refs: Sequence[EntryRef]) -> list[PendingAlert]:
-        """Return the alerts in these entries, without entries that were acknowledged or deleted."""
+        """Return the alerts among these entries that are still pending, in the order of `refs`.
+
+        Acknowledged entries are left out. Deleted entries are left out too, and stay pending.
+        """
         pipeline = self._client.pipeline(transaction=False)
         for ref in refs:
             pipeline.xpending_range(ref.stream, self._group, min=str(ref.id), max=str(ref.id), count=1)
@@ -121,7 +135,7 @@ class RedisOutbox:
         return await self._existing([ref for ref, reply in zip(refs, replies, strict=True) if reply])
 
     async def _existing(self, refs: Sequence[EntryRef]) -> list[PendingAlert]:
-        """Return the alerts in these entries, without entries that were deleted."""
+        """Return the alerts in those of these entries that exist, pending or not, in the order of `refs`."""
         pipeline = self._client.pipeline(transaction=False)
         for ref in refs:
             pipeline.xrange(ref.stream, str(ref.id), str(ref.id))
@@ -134,11 +148,17 @@ class RedisOutbox:
         ]
 
     async def backlog(self) -> BacklogFigures:
-        """Return the backlog of the destination: see `service.ports.outbox.Outbox.backlog`."""
+        """Return the number of alerts that the destination has still to get, and the time of the oldest.
+
+        Unread and pending alerts of all partitions count.
+        """
         return await backlog_of(self._client, list(self._names), self._group)
 
     async def acknowledge(self, refs: Collection[EntryRef]) -> None:
-        """Acknowledge entries without a delivery: the destination does not get them, or they were deleted."""
+        """Acknowledge all these entries without recording a delivery.
+
+        The caller passes alerts that the destination does not get, and deleted entries.
+        """
         for stream, some in _by_stream(refs):
             if stream not in self._acknowledging:
                 self._acknowledging[stream] = SharedCalls(partial(self._acknowledge_in, stream))
@@ -149,16 +169,22 @@ class RedisOutbox:
             await self._client.xack(stream, self._group, *ids)
 
     async def check_rights(self) -> None:
-        """Check that deliveries can be recorded: a relay that cannot record them should not send.
+        """Check on all partitions that deliveries can be recorded, without writing anything.
+
+        A relay that cannot record deliveries should not send.
 
         Raises:
-            SetupError: the user lacks a right, or a key has another type.
+            SetupError: the user lacks a right, or the key of the deliveries has another type.
         """
         for stream in self._names:
             await self._record(stream, [])
 
     async def record_delivered(self, ended: Sequence[EndedDelivery]) -> None:
-        """Record the deliveries of alerts and acknowledge the alerts, for each alert atomically and once."""
+        """Add the delivery of each alert and acknowledge the alert, in one step.
+
+        Alerts that are no longer pending are skipped, so a repeated call adds no second delivery. If a
+        call fails, it may have done some of the alerts.
+        """
         for stream, of_stream in groupby(
             sorted(ended, key=lambda each: each.ref), lambda each: each.ref.stream
         ):
@@ -184,7 +210,9 @@ class RedisOutbox:
     async def give_up(self, ended: EndedDelivery, failure: Failure) -> None:
         """Copy an alert to the undelivered ones, record its delivery and acknowledge it, atomically.
 
-        Do nothing if the alert is no longer pending, so that this happens once.
+        Do nothing if the alert is no longer pending, so that a repeated call adds no second copy. The copy
+        has the alert's fields, and fields that describe the failure. If the alert was trimmed, the copy has
+        only the latter.
         """
         ref = ended.ref
         fields = {
@@ -272,7 +300,10 @@ class RedisLease(KeyLease):
 
 
 async def backlogs(client: Redis, streams: Sequence[str]) -> dict[str, BacklogFigures]:
-    """Return the backlog of each destination with a group on one of these streams of alerts, by its name."""
+    """Return the backlog of each destination with a group on at least one of these streams of alerts.
+
+    The keys are the names of the destinations, sorted. A backlog is the sum over all these streams.
+    """
     found: dict[str, None] = {}
     for stream in streams:
         with unavailable_if_away(stream):
@@ -288,7 +319,8 @@ async def backlogs(client: Redis, streams: Sequence[str]) -> dict[str, BacklogFi
 async def backlog_of(client: Redis, streams: Iterable[str], group: str) -> BacklogFigures:
     """Return how many entries of these streams are unread or pending in a group, and the time of the oldest.
 
-    If the server does not know a group's lag, at most `COUNTED` unread entries of that stream are counted.
+    `group` is the whole name of the group. Streams without it count nothing. If the server does not know the
+    group's lag on a stream, at most `COUNTED` unread entries of that stream are counted.
     """
     alerts, oldest = 0, []
     for stream in streams:
@@ -303,7 +335,11 @@ async def backlog_of(client: Redis, streams: Iterable[str], group: str) -> Backl
 
 
 async def _unread(client: Redis, stream: str, info: dict[str, Any]) -> int:
-    """Return the number of unread entries; at most `COUNTED` if the server lost count, as after XDEL."""
+    """Return the number of entries that a group has not read; at most `COUNTED` if its lag is not known.
+
+    `info` is the group as XINFO GROUPS describes it. After XDEL, for example, the server does not know the
+    lag.
+    """
     if info["lag"] is not None:
         return int(info["lag"])
     unread, after = 0, info["last-delivered-id"].decode()
@@ -317,7 +353,11 @@ async def _unread(client: Redis, stream: str, info: dict[str, Any]) -> int:
 
 
 async def _first_open(client: Redis, stream: str, info: dict[str, Any]) -> list[int]:
-    """Return the times in ms of a group's oldest pending and its oldest unread entry, where there is one."""
+    """Return the times of a group's oldest pending and oldest unread entry, in ms since the epoch.
+
+    `info` is the group as XINFO GROUPS describes it. The list has at most two times; it is empty if no entry
+    is pending or unread.
+    """
     found = []
     if info["pending"]:
         pending: Any = await client.xpending(stream, info["name"])
