@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 GOOD_FOR_MS = 10_000
-"""Maximum age in milliseconds of the counts that `write` relies on: a paused worker may resume much later."""
+"""Maximum milliseconds from the acquisition of a leader lock to `write`.
+
+A paused worker may resume much later, with old counts.
+"""
 
 _BUCKETS_AT_ONCE = 3
 """Maximum buckets that one call sums; a full one takes the server about 3 ms."""
@@ -55,8 +58,8 @@ class RedisRates:
     ) -> None:
         """Serve these partitions, or all if None; the first one stores the spikes.
 
-        With `looks_first`, only the buckets that EXISTS finds are read. Operators have no right to EXISTS, so
-        they read all.
+        With `looks_first`, EXISTS first finds the buckets that are worth reading; without it, all are read.
+        Operators have no right to EXISTS, so they pass False.
         """
         self._partitions = [Keys(names) for names in partitions or settings.names.all]
         self._home = self._partitions[0]
@@ -71,7 +74,11 @@ class RedisRates:
         self._looks_first = looks_first
 
     async def acquire_leader_lock(self, lasts_ms: int) -> LeaderLock | None:
-        """Acquire the right to look for spikes for `lasts_ms` milliseconds; None if another worker has it."""
+        """Acquire the right to look for spikes, and read the current spikes and the server's time.
+
+        Return None if a worker, this one included, already has the right. It expires after `lasts_ms`
+        milliseconds.
+        """
         home = self._home
         with unavailable_if_away():
             reply = await self._lock(
@@ -99,10 +106,10 @@ class RedisRates:
         return int(seconds) * 1000 + int(microseconds) // 1000
 
     async def counted(self, now_ms: int) -> Rates:
-        """Return the counts of all partitions up to the server time `now_ms`.
+        """Return the counts up to the server time `now_ms`, each the sum over the partitions served.
 
-        Each call reads few buckets, so that none blocks the server for long. Responses that are counted
-        between two calls may be missing from the window.
+        Several scripts read the buckets, a few each, so that none blocks the server for long. Responses that
+        are counted between two scripts may be missing from the window.
         """
         window: Counter[str] = Counter()
         both: Counter[str] = Counter()
@@ -121,7 +128,10 @@ class RedisRates:
         return Rates(now_ms, self._window.since(now_ms), self._baseline.since(now_ms), in_window, in_both)
 
     async def _add_up(self, buckets: Sequence[str], sums: Counter[str]) -> None:
-        """Add the counts in the buckets with these keys to `sums`."""
+        """Add the counts in the buckets with these keys to `sums`, by the names of the buckets' fields.
+
+        All keys must be in one partition.
+        """
         calls = [buckets[n : n + _BUCKETS_AT_ONCE] for n in range(0, len(buckets), _BUCKETS_AT_ONCE)]
         for keys in await self._existing(calls):
             with unavailable_if_away():
@@ -130,7 +140,7 @@ class RedisRates:
             sums.update(dict(zip(counted.fields, counted.sums, strict=True)))
 
     async def _existing(self, lists: Sequence[Sequence[str]]) -> Sequence[Sequence[str]]:
-        """Return the lists in which at least one key exists; without `looks_first`, return all lists.
+        """Return the lists in which a key exists, in the same order; without `looks_first`, return all lists.
 
         The keys of each list must be in one partition.
         """
@@ -144,10 +154,10 @@ class RedisRates:
         return [keys for keys, count in zip(lists, counts, strict=True) if count]
 
     async def write(self, lock: LeaderLock, changes: Sequence[Change]) -> bool:
-        """Raise the alerts of spikes that begin or end, and store which spikes last.
+        """Raise the alert of each change; store a spike that begins, and remove one that ends.
 
-        Return False, and write nothing, if the spikes have changed since `lock` was acquired, or that was
-        more than `GOOD_FOR_MS` ago.
+        Return True if that is done. Return False, and write nothing, if the spikes have changed since `lock`
+        was acquired, or if it was acquired more than `GOOD_FOR_MS` ago. The lock may have expired.
         """
         plan = []
         for change in changes:

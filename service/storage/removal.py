@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 AT_ONCE: Final = 500
-"""Keys of one `UNLINK`, and of one page of `SCAN`."""
+"""Maximum keys of one `UNLINK`, and approximate number of keys that one `SCAN` examines."""
 
 _NAMES: Final = re.compile(
     r"(?P<kind>deltas|assembled|alerts|deliveries|dead-letters|undelivered|open|waiting|owners|counts"
@@ -53,7 +53,7 @@ class Removal:
     def kind_of(self, key: str) -> str | None:
         """Return the kind of a key, such as `state`; None if the key does not belong to the deployment.
 
-        Nested deployments are known only after `count`.
+        Before `count`, a key of a nested deployment may be taken for one of this deployment.
         """
         name = key.removeprefix(self._start)
         if name == key or key.startswith(tuple(self._nested)):
@@ -64,7 +64,8 @@ class Removal:
     async def count(self) -> Counter[str]:
         """Find nested deployments; return the number of this deployment's keys by kind.
 
-        Call `count` before any other method: without it, these treat keys of nested deployments as their own.
+        Call `count` before any other method. Without it, the others may treat keys of nested deployments as
+        their own, and `remove` deletes them. A key that SCAN returns twice is counted twice.
         """
         keys = [key async for key in self.keys()]
         for key in keys:
@@ -79,15 +80,24 @@ class Removal:
             self._nested.add(re.sub(r"\{\d{1,4}\}:$", "", nested))
 
     async def streams(self, suffix: str) -> list[str]:
-        """Return the sorted keys of the deployment's streams of a kind, such as `deltas`."""
+        """Return the sorted keys of the deployment's streams of the kind `suffix`, such as `deltas`.
+
+        A key that SCAN returns twice is listed twice.
+        """
         return sorted([key async for key in self.keys(f"*{suffix}") if self.kind_of(key) == suffix])
 
     async def leases(self) -> list[str]:
-        """Return the sorted keys of the leases that relays hold now."""
+        """Return the sorted keys of the leases that relays hold now.
+
+        A key that SCAN returns twice is listed twice.
+        """
         return sorted([key async for key in self.keys("*:lease") if self.kind_of(key) == "relay"])
 
     async def remove(self) -> int:
-        """Remove all keys of the deployment, some at a time; return how many existed."""
+        """Remove all keys of the deployment, at most `AT_ONCE` at a time; return how many were removed.
+
+        Keys that are created during the call may remain.
+        """
         removed, some = 0, list[str]()
         async for key in self.keys():
             if self.kind_of(key) is not None:
