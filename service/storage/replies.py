@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class PartIndex(NamedTuple):
-    """A part: the index of its response in the plan, and its own index in that response."""
+    """A part: the index of its response in the plan, and its own index in that response, both from 0."""
 
     response: int
     part: int
@@ -41,23 +41,32 @@ class OwnedEntry(NamedTuple):
 
 
 class LowWaterReply(NamedTuple):
-    """The group's pending entries, as `low_water` of commit.lua and survey.lua."""
+    """The pending entries that hold back the low-water mark, as commit.lua and survey.lua report them."""
 
     oldest_pending: str
+    """Id of the oldest pending entry that is not known to belong to one response; empty without one."""
     last_delivered: str
+    """Id of the last entry that the group has delivered; commit.lua gives 0-0 instead if `oldest_pending` is
+    set."""
     stalled: bool
+    """True if the worker with the entry `oldest_pending` seems stuck."""
     owned: list[OwnedEntry]
+    """The pending entries before `oldest_pending`, or all if that is empty, the oldest first. Each belongs to
+    one response."""
 
 
 class RefusedLog(NamedTuple):
-    """A growing log, by its index in the plan, that is missing (0 bytes) or near a limit."""
+    """A log, by its index from 0 in `CommitPlan.growing_parts`, that is missing (0 bytes) or near a limit."""
 
     log: int
     bytes: int
 
 
 class ContradictedPart(NamedTuple):
-    """A finished part, by its indexes in the plan, for which the batch has another text."""
+    """A finished part for which the batch has another text but no alert about it.
+
+    `response` and `part` are its indexes, as in `PartIndex`.
+    """
 
     response: int
     part: int
@@ -68,7 +77,11 @@ class ContradictedPart(NamedTuple):
 
 
 class CommitReply(msgspec.Struct, forbid_unknown_fields=True):
-    """The reply of commit.lua; the header of that file describes the fields."""
+    """The reply of commit.lua; the header of that file describes the fields. Indexes are from 0.
+
+    The script has written nothing if `surviving_entries` is not None, or if one of `overflowing`, `crowded`,
+    `too_many_notes`, `missing_data`, `refused_logs` and `contradicted` is not empty.
+    """
 
     replication_id: str
     now_ms: str
@@ -92,7 +105,10 @@ class CommitReply(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class SurveyReply(msgspec.Struct, forbid_unknown_fields=True):
-    """The reply of survey.lua; the header of that file describes the fields."""
+    """The reply of survey.lua; the header of that file describes the fields.
+
+    In `idle` and `surplus`, responses alternate with the milliseconds of their last activity.
+    """
 
     replication_id: str
     now_ms: str
@@ -104,15 +120,18 @@ class SurveyReply(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class SettleReply(NamedTuple):
-    """The reply of settle.lua; the header of that file describes the fields."""
+    """The reply of settle.lua. All fields are empty or 0 if the replication id has changed."""
 
     written: list[tuple[int, int]]
+    """Texts that this run has written: index of the settlement, and index in its `closed`, both from 0."""
     raised: list[str]
+    """Ids of the alerts that this run has raised."""
     late: int
+    """Number of deltas after the closing event that this run has counted."""
 
 
 class RatesReply(NamedTuple):
-    """The reply of rates.lua; the header of that file describes the fields."""
+    """The reply of rates.lua: names of fields of buckets, and the sums of their values, in the same order."""
 
     fields: list[str]
     sums: list[int]
@@ -129,7 +148,8 @@ def loaded_from(
 ) -> LoadedResponse:
     """Build a response from the fields of its state, and from its open parts' logs by `PartKey.field`.
 
-    A log is None if another worker has finished the part meanwhile.
+    A part whose log is None counts as finished: another worker has finished it since its state was read. The
+    version is 0 if the state has none.
     """
     sizes = {PartKey.from_field(key, field): len(log) for field, log in logs.items() if log is not None}
     alerted = [
@@ -141,10 +161,9 @@ def loaded_from(
 
 
 class _LoadedResponses(Sequence[LoadedResponse]):
-    """Responses that a commit has loaded.
+    """The responses that a commit has loaded, each decoded at each access by index or iteration.
 
-    Each is decoded when it is read, so that the texts of the first ones are written before the last ones are
-    decoded.
+    So the texts of the first ones are written before the last ones are decoded. A slice decodes nothing.
     """
 
     def __init__(self, raws: Sequence[tuple[StreamKey, list[bytes], list[bytes]]]) -> None:
@@ -174,8 +193,8 @@ def committed_from(
 
     Args:
         reply: the reply of the script.
-        loaded: the responses that the script has loaded: the index in the plan, the fields and values of the
-            state, and the fields and logs of the open parts.
+        loaded: the responses that the script has loaded: the index in the plan, from 0; the fields and values
+            of the state, alternating; and the fields and logs of the open parts, alternating.
         commit: the commit.
         plan: the plan that was sent.
     """
@@ -215,7 +234,10 @@ def committed_from(
 
 
 def survey_from(reply: SurveyReply) -> Survey:
-    """Build the result of a survey from the reply of survey.lua."""
+    """Build the result of a survey from the reply of survey.lua.
+
+    `more` is also true if the idle or the surplus responses reach the limit of a survey.
+    """
     idle, surplus = _scores(reply.idle), _scores(reply.surplus)
     return Survey(
         low_water=_low_water(reply.low_water),
@@ -229,10 +251,11 @@ def survey_from(reply: SurveyReply) -> Survey:
 
 
 def _low_water(reply: LowWaterReply) -> LowWater:
-    """Return the low-water mark: the oldest pending entry, or the next one to deliver if none is pending.
+    """Return the low-water mark: the oldest pending entry that is not known to belong to one response.
 
-    A pending entry that is known to belong to one response holds back the mark of that response only. Even
-    without pending entries the mark is finite: others may have read entries since the script ran.
+    Without such an entry, it is the id that follows the last delivered one, since other workers may have read
+    later entries after the script ran. A pending entry that is known to belong to one response holds back
+    only the mark of that response, in `owned`.
     """
     owned = {
         StreamKey.parse(entry.response): LowWater(EntryId.parse(entry.id), entry.stuck)
