@@ -60,7 +60,9 @@ OF_WORKERS: Final = {
     "zrem": "ZREM {key} m",
     "zpopmin": "ZPOPMIN {key}",
 }
-"""The commands that deploy/users.acl grants to the user `worker`, each with an example that never runs.
+"""The commands that deploy/users.acl grants to the user `worker`, by their names in ACLs.
+
+Each has an example that is checked but never run; in it, `{key}` stands for a key.
 
 The commands that run scripts are left out: without the right to them, the script that checks the rights could
 not run either.
@@ -69,6 +71,8 @@ not run either.
 
 async def missing_rights(client: Redis, key: str) -> list[str]:
     """Return the names in `OF_WORKERS` of commands that the user of this client may not run with a key.
+
+    The commands are not run. A command that the server does not know is left out.
 
     Raises:
         RedisError: the check itself fails, for example because the user may not run scripts.

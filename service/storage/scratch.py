@@ -1,4 +1,7 @@
-"""Scratch keys for a rehearsal: they have their own prefix and expire within seconds."""
+"""Scratch keys for a rehearsal: they have their own prefix, and are deleted at its end.
+
+If a crash prevents that, most of them expire within seconds.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 TTL = 10.0
-"""TTL of the scratch keys in seconds."""
+"""TTL of most scratch keys in seconds."""
 
 _NOBODY = StreamKey("response", "nobody")
 
@@ -30,8 +33,9 @@ _NOBODY = StreamKey("response", "nobody")
 def scratch_settings(settings: Settings, names: StreamNames) -> Settings:
     """Return settings for scratch keys: with a prefix below the real one, so that the same ACL rules apply.
 
-    They serve only the partition that `names` is of, so that the scratch keys are on its server. They have
-    short TTLs, and wait for no replica and no disk.
+    The prefix contains a digest of the consumer's name, so that workers have different ones. The settings
+    serve only the partition of `names`, so that the scratch keys are on its server. They have short TTLs and
+    spike times, and wait for no replica and no disk.
     """
     token = blake2b(settings.consumer.encode(), digest_size=6).hexdigest()
     times = {"state_ttl": TTL, "marker_ttl": TTL, "item_ttl": TTL, "spike_window": 1.0, "spike_baseline": 2.0}
@@ -43,7 +47,11 @@ def scratch_settings(settings: Settings, names: StreamNames) -> Settings:
 
 @asynccontextmanager
 async def scratch_keys(client: Redis, settings: Settings) -> AsyncIterator[Keys]:
-    """Create the scratch keys of one partition, yield their names, and delete the keys at the end.
+    """Create scratch keys of the first served partition, yield the names of all its keys, and delete them.
+
+    Only keys for which the worker sets no TTL are created, each with one value; an earlier value is deleted.
+    The worker creates the others. At the end, also after an error, all are deleted, except states, logs,
+    markers and items, which are left to the caller.
 
     Args:
         client: client of the server.
