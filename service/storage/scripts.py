@@ -61,6 +61,7 @@ class Script:
 
         Raises:
             ResponseError: the server refuses the call, or the script fails; a WRONGTYPE error names the key.
+            RedisError: no reply came; the script may have run all the same.
         """
         try:
             return await self._run(keys, args, only)
@@ -83,7 +84,10 @@ class Script:
             return await client.execute(("EVAL", self._source, *arguments), keys[0])
 
     async def _wrong_type(self, keys: Sequence[str], error: ResponseError) -> ResponseError:
-        """Return an error that names the first key of a wrong type; `error` itself if all types are right."""
+        """Ask for the types of the keys; return an error that names the first key of a wrong type.
+
+        Return `error` itself if all types are right. A missing key has the right type.
+        """
         pipeline = self._client.pipeline(transaction=False)
         for key in keys:
             pipeline.type(key)
@@ -94,7 +98,7 @@ class Script:
         return error
 
     async def load(self, key: str) -> None:
-        """Load the script on the server that has a key."""
+        """Load the script on the server that has a key, or would have it; the key need not exist."""
         client: Any = self._client
         where: dict[str, Any] = {}
         if isinstance(client, RedisCluster):
