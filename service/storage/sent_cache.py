@@ -36,7 +36,7 @@ _NEVER = EntryId(2**64, 0)
 
 
 class PartSend(NamedTuple):
-    """The data of a part that a commit sends: its item ids, and a new TTL."""
+    """The data of a part that a commit sends: its item id, a chunk of its log, and a new TTL."""
 
     part: PartKey
     field: str
@@ -46,11 +46,11 @@ class PartSend(NamedTuple):
     item_id: str | None
     """Item id of the earliest event of the commit with one; None if none has one."""
     item_id_entry: EntryId
-    """The entry that gave the item id."""
+    """Id of the entry that gave the item id; of no meaning if `item_id` is None."""
     ids_differ: bool
     """True if the events have several item ids."""
     chunk_bytes: int
-    """Bytes of the chunk that is sent."""
+    """Number of bytes of the chunk."""
 
 
 class ResponseSend(NamedTuple):
@@ -62,8 +62,9 @@ class ResponseSend(NamedTuple):
     state: str
     """Key of its state."""
     claims: Mapping[ContextClaim, EntryId]
-    """Context claims of the response's entries, each with its earliest entry."""
+    """Context claims of the response's entries, each with its earliest entry; empty if storage has them."""
     parts: Sequence[PartSend]
+    """Parts of which storage may lack the item id, or whose TTL must be set again."""
 
 
 class Sends(NamedTuple):
@@ -71,11 +72,12 @@ class Sends(NamedTuple):
 
     responses: Sequence[ResponseSend]
     activities: Sequence[tuple[StreamKey, int]]
-    """Responses, each with the time of its last activity in ms since the epoch."""
+    """Responses, each with its new last activity in ms since the epoch, as it is stored: up to a second too
+    late."""
     grown: Sequence[tuple[SentPart, int]]
-    """Known parts of which only a chunk is sent, each with the bytes of the chunk."""
+    """Parts in responses that only grow, each with the number of bytes of the new chunk."""
     due: float
-    """Monotonic time in seconds at which the TTLs must be set again."""
+    """Monotonic time in seconds at which the TTLs of the parts in `responses` must be set again."""
 
 
 class SentPart:
@@ -88,7 +90,8 @@ class SentPart:
         self.log = log
         """The key of its log."""
         self.log_bytes = 0
-        """Bytes that this process has appended to the log; other workers may have appended more."""
+        """Bytes of the log that are known here. Other workers may have appended more, and so may commits that
+        add more than fragments to the response."""
         self._item_id: str | None = None
         self._item_id_entry: EntryId | None = None
         """The earliest entry with an item id that was sent; None if none was."""
@@ -99,7 +102,10 @@ class SentPart:
         """True if the log may be near a limit, so that the script must check it before each chunk."""
 
     def has_item_id(self, item_id: str | None, entry: tuple[int, int], *, ids_differ: bool) -> bool:
-        """Return whether storage already has the item ids of some events.
+        """Return whether storage already has the item ids of some events of a commit, as far as was recorded.
+
+        It has them if no event has one. It also has them if an item id of `entry` or of an earlier entry was
+        sent, and either the events have only that id, or several ids are known to storage.
 
         Args:
             item_id: the item id of the earliest event with one; None if no event has one.
@@ -113,7 +119,10 @@ class SentPart:
         return self._ids_differ or (item_id == self._item_id and not ids_differ)
 
     def record_item_id(self, item_id: str | None, entry: EntryId, *, ids_differ: bool) -> None:
-        """Record that the item ids of some events were sent; the arguments are those of `has_item_id`."""
+        """Record that the item ids of some events were sent; the arguments are those of `has_item_id`.
+
+        An item id of None changes nothing.
+        """
         if item_id is None:
             return
         self._ids_differ = self._ids_differ or ids_differ or self._item_id not in {None, item_id}
@@ -131,7 +140,7 @@ class SentResponse:
         self.state = state
         """The key of its state."""
         self.activity_ms = 0
-        """Time of the last activity that storage has, in ms since the epoch."""
+        """Last activity that storage has, in ms since the epoch, up to a second too late."""
         self.parts: dict[PartKey, SentPart] = {}
         self._since: dict[tuple[str, bool], EntryId] = {}
         """The earliest entry that was sent for each register; a later one changes nothing."""
@@ -178,11 +187,17 @@ class SentStates:
         self._responses: TwoGenerationCache[StreamKey, SentResponse] = TwoGenerationCache(_RESPONSES)
 
     def get(self, key: StreamKey) -> SentResponse | None:
-        """Return the sent data of a response, or None if it is not cached."""
+        """Return the sent data of a response, or None if it is not cached.
+
+        The response counts as used, so that it is not among the first ones to be dropped.
+        """
         return self._responses.get(key)
 
     def record(self, sends: Sends) -> None:
-        """Record that storage has the data that a commit sent."""
+        """Record that storage has the data that a commit sent, in the cached responses or in new ones.
+
+        Activities of responses that are not cached are ignored.
+        """
         for key, member, state, claims, parts in sends.responses:
             response = self._responses.get(key) or SentResponse(member, state)
             response.record(claims)
@@ -199,11 +214,14 @@ class SentStates:
                 known.activity_ms = max(ms, known.activity_ms)
 
     def mark_large(self, part: PartKey) -> None:
-        """Record that a part's log may be near its maximum size, so that commit.lua has to check the size."""
+        """Record that a part's log may be near a limit, so that commit.lua has to check its size from now on.
+
+        Do nothing if the part is not cached.
+        """
         response = self._responses.get(part.stream_key)
         if response is not None and part in response.parts:
             response.parts[part].large = True
 
     def remove(self, key: StreamKey) -> None:
-        """Remove a response, so that all its data is sent again."""
+        """Remove a response, if it is cached, so that all its data is sent again."""
         self._responses.discard(key)

@@ -16,7 +16,7 @@ class ServerClock:
         """Server time minus this process's monotonic clock, in milliseconds; None before the first reply."""
 
     def observe(self, server_ms: int) -> None:
-        """Improve the estimate by the server's time in a reply that has just arrived.
+        """Improve the estimate by `server_ms`, the server's time in a reply that has just arrived.
 
         The fastest reply is the most exact one, and decides. A reply that is more than a second behind the
         estimate replaces it: the clock was set back, or another server has answered.
@@ -27,7 +27,7 @@ class ServerClock:
 
     @property
     def now_ms(self) -> int:
-        """The server's time in milliseconds since the epoch."""
+        """The estimated time of the server in milliseconds since the epoch; it asks no server."""
         if self._ahead_ms is None:
             return time.time_ns() // 1_000_000
         return _monotonic_ms() + self._ahead_ms
