@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 OVER_MS = 600_000
-"""TTL in milliseconds of the state of a response that is over.
+"""TTL in milliseconds of the state of a response that is over; less if texts are remembered for less.
 
 Its end may come again, by a producer's retry or in a second event, and must count once. Most responses have
 no text that is rebuilt, so they get no marker, and are not remembered for as long as texts are.
@@ -40,7 +40,11 @@ class SettlePlan(NamedTuple):
 def plan_settlements(
     settlements: Sequence[Settlement], replication_id: str, keys: Keys, settings: Settings
 ) -> SettlePlan:
-    """Plan the call that writes settlements. It writes nothing if the server has another replication id."""
+    """Plan the call that writes settlements.
+
+    The call writes nothing unless the server's replication id is `replication_id`, under which the responses
+    were read.
+    """
     planner = _Planner(keys, settings)
     plan = {
         "settlements": [planner.settlement(settlement) for settlement in settlements],
@@ -70,7 +74,10 @@ class _Planner:
         self._bucket_numbers: dict[str, int] = {}
 
     def settlement(self, settlement: Settlement) -> dict[str, Any]:
-        """Return the plan of a settlement; add the keys, entries and buckets that it refers to."""
+        """Return the plan of a settlement, as settle.lua describes it, without fields that are not needed.
+
+        Add the keys, entries and buckets that the plan refers to.
+        """
         plan: dict[str, Any] = {
             "state": self._key(self._keys_of.state(settlement.stream_key)),
             "marker": self._key(self._keys_of.marker(settlement.stream_key)),
@@ -145,7 +152,10 @@ class _Planner:
         return plan
 
     def _buckets_of(self, at_ms: int) -> list[int]:
-        """Return the indexes, from 1, of the buckets that contain a time; add the buckets that are new."""
+        """Return the indexes, from 1, of the narrow and the wide bucket that contain a time.
+
+        Buckets that the plan lacks are added. The list is empty if no rates are counted.
+        """
         numbers = []
         for series in self._series:
             start = series.start(at_ms)

@@ -15,6 +15,8 @@ V = TypeVar("V")
 class SharedCalls(Generic[K, V]):
     """Processes items by one call at a time. Items that are added during a call share the next one.
 
+    Of two waiting items with the same key, the call gets only the later one.
+
     Args:
         call: processes items, given by their keys. It may get the items of a failed call again.
     """
@@ -27,7 +29,8 @@ class SharedCalls(Generic[K, V]):
     async def process(self, items: Mapping[K, V]) -> None:
         """Process these items, in a call of this task or of another one; return when that is done.
 
-        If a call fails, the task that made it gets the error, and the next call has its items again.
+        If a call fails or is cancelled, only the task that made it gets the error. The next call of any task
+        also gets the items of the failed one, even if their own task does not try again.
         """
         self._waiting |= items
         async with self._calling:
