@@ -66,6 +66,8 @@ class FormatNotes:
     async def write(self, keys: Sequence[str]) -> None:
         """Write the format notes missing at these keys, and raise lower ones to this worker's format.
 
+        A note that this worker cannot read stays unchanged; the others are written all the same.
+
         Raises:
             StateFormatError: this worker cannot read the state of one of the partitions.
         """
@@ -95,13 +97,15 @@ class StateFormat:
     async def write_note(self) -> None:
         """Write the format note if it is missing, or raise a lower one to this worker's format.
 
+        A note that this worker cannot read stays unchanged.
+
         Raises:
             StateFormatError: this worker cannot read the state of this partition.
         """
         await self._notes.write([self._key])
 
     async def read(self) -> FormatNote | None:
-        """Return the format note, or None if there is none.
+        """Return the stored format note, or None if there is none; write nothing.
 
         Raises:
             StateFormatError: a worker of this version cannot read the state of this partition.
@@ -119,7 +123,11 @@ class StateFormat:
 
 
 def _parsed(key: str, fields: Mapping[str, bytes]) -> FormatNote:
-    """Parse a format note; raise `StateFormatError` if it is invalid or requires a newer reader."""
+    """Parse the format note at `key`. The name in `written_by` is cut to `_MAX_NAME` printable characters.
+
+    Raises:
+        StateFormatError: the note is invalid, or requires a newer reader than this worker.
+    """
     note = {name: fields.get(name, b"").decode(errors="replace") for name in _FIELDS}
     for name in ("version", "min_reader"):
         if not re.fullmatch("[0-9]{1,9}", note[name]):
