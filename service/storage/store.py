@@ -49,7 +49,7 @@ CONFIRM_MS = 1000
 """Timeout in milliseconds of one WAIT or WAITAOF, which is retried."""
 
 _VERIFIED_FOR = 1.0
-"""Seconds for which a commit need not ask for the server's replication id again."""
+"""Seconds for which commits over one connection need not ask for the server's replication id again."""
 
 
 class _Verified(NamedTuple):
@@ -100,9 +100,10 @@ class RedisStorage:
         """The replication id under which the cached data was sent; a failover or a restart changes it."""
 
     async def load_scripts(self) -> None:
-        """Load the scripts on the server, so that the first batch is no slower than the second.
+        """Load the scripts of batches and sweeps on the partition's server, for a fast first batch.
 
-        Otherwise the second batch could overtake it, and an opening alert would begin at the second word.
+        Otherwise the second batch could overtake the first one, and an opening alert would begin at the
+        second word.
         """
         with unavailable_if_away():
             for script in (
@@ -121,7 +122,7 @@ class RedisStorage:
         args: Sequence[Any],
         only: DirectConnection | None = None,
     ) -> Any:
-        """Run a script that needs the consumer group, on the connection `only` if that is given.
+        """Run a script with the name of the consumer group before `args`, over `only` if that is given.
 
         Raises:
             StorageUnavailableError: the server is unavailable; or the group was missing and has been created
@@ -137,10 +138,10 @@ class RedisStorage:
         return await self._direct.open_to_server_of(self._keys.names.deltas)
 
     def _is_verified(self, connection: DirectConnection | None) -> bool:
-        """Return whether the server of a connection surely still has the known replication id.
+        """Return whether a commit has read the known replication id over this connection, and just now.
 
-        A failover or a restart changes the id and breaks the connection. The time is limited because a server
-        may become a replica and a master again without closing connections.
+        "Just now" is within `_VERIFIED_FOR`, because a server may become a replica and a master again without
+        closing connections. Otherwise, a failover or a restart that changes the id breaks the connection.
         """
         verified = self._verified
         return (
@@ -158,7 +159,22 @@ class RedisStorage:
         return self._clock.now_ms
 
     async def commit(self, commit: Commit, replication_id: str = "", *, whole: bool = False) -> Committed:
-        """Store a batch's effects and acknowledge its entries: see `service.ports.storage.Storage.commit`."""
+        """Store a batch's effects and acknowledge its entries, atomically, or say why nothing was written.
+
+        Nothing was written if `stored` of the result is False. Data that this process has sent before is
+        omitted, and sent again if the server lacks it. A commit may be passed again, for example after a lost
+        reply.
+
+        Args:
+            commit: the batch, or a piece of one; only the last piece acknowledges the entries.
+            replication_id: the replication id that the server must still have; empty for the one of the last
+                commit.
+            whole: True to commit even if that blocks the server for long. If False, such a commit is not
+                sent, and `pieces` of the result is above 1.
+
+        Raises:
+            StorageUnavailableError: the server is unavailable. The commit may be stored all the same.
+        """
         sent, expected_id = self._sent, replication_id or self._replication_id
         began = time.perf_counter()
         while True:
@@ -201,7 +217,8 @@ class RedisStorage:
     def _lost_writes(self, surviving_entries: Sequence[int], replication_id: str) -> Committed:
         """Return the result of a commit that was refused because the server may have lost earlier writes.
 
-        Drop all cached data if the replication id is new.
+        If the server's `replication_id` is new, remember it, and drop all cached data. `surviving_entries`
+        has the indexes, from 0, of the batch's entries that the server still has.
         """
         self._verified = None
         if replication_id != self._replication_id:
@@ -212,7 +229,8 @@ class RedisStorage:
     async def record_owners(self, owners: Mapping[bytes, StreamKey]) -> None:
         """Record which response each of these pending entries belongs to, by entry id.
 
-        Texts of other responses then do not wait for the entries.
+        Texts of other responses then do not wait for the entries. `owners` must not be empty. The records of
+        the partition expire together, one TTL of a state after the last call.
         """
         pipeline = self._client.pipeline(transaction=False)
         pipeline.hset(self._keys.owners, mapping={entry: str(key) for entry, key in owners.items()})
@@ -221,9 +239,10 @@ class RedisStorage:
             await pipeline.execute()
 
     async def confirm(self) -> None:
-        """Wait until all writes are on disk and on as many replicas as the settings require.
+        """Wait until all earlier writes are on disk and on replicas, so far as the settings require it.
 
-        WAIT and WAITAOF cover the writes of their own connection, so the client must have a single one.
+        Return at once if they require neither. WAIT and WAITAOF cover the writes of their own connection, so
+        the client must have a single one.
 
         Raises:
             StorageUnavailableError: the writes are not there within `CONFIRM_MS`; call again.
@@ -242,7 +261,11 @@ class RedisStorage:
             raise StorageUnavailableError("WAIT", f"{remote} of {replicas} replicas have the last batch")
 
     async def registers_for_opening(self, parts: Sequence[PartKey]) -> Mapping[PartKey, Registers | None]:
-        """Return the stored context of the parts' responses: see `Storage.registers_for_opening`."""
+        """Return the stored context of the parts' responses, by part, for opening alerts.
+
+        The context is empty if the response is not stored. The value is None if the commit must not raise the
+        part's alert: it was raised before, or the part is stored.
+        """
         values_of_parts: list[list[bytes | None] | None] = []
         for first in range(0, len(parts), _OPENINGS_AT_ONCE):
             some = parts[first : first + _OPENINGS_AT_ONCE]
@@ -257,12 +280,18 @@ class RedisStorage:
         }
 
     async def load(self, stream_keys: Sequence[StreamKey]) -> Sequence[LoadedResponse]:
-        """Read these responses, each with the logs of its open parts; return them in the same order."""
+        """Read these responses, each with the logs of its open parts; return them in the same order.
+
+        A response that is not stored has an empty state.
+        """
         found = await self._loader.load(stream_keys, self._sent)
         return [replies.loaded_from(key, *found[key]) for key in stream_keys]
 
     async def marked(self, stream_keys: Sequence[StreamKey]) -> Sequence[PartKey]:
-        """Return the finished parts that the markers of these responses list."""
+        """Return the finished parts that the markers of these responses list, response by response.
+
+        A response without a marker gives none: it is not over, or its marker has expired.
+        """
         pipeline = self._client.pipeline(transaction=False)
         for key in stream_keys:
             pipeline.get(self._keys.marker(key))
@@ -276,7 +305,11 @@ class RedisStorage:
         ]
 
     async def settle(self, settlements: Sequence[Settlement], replication_id: str) -> Sequence[PartKey]:
-        """Write finished texts and their alerts: see `service.ports.storage.Storage.settle`."""
+        """Write finished texts and their alerts, once each; return the parts whose texts this call wrote.
+
+        Nothing is written if the server's replication id is not `replication_id`, under which the responses
+        were read. A part whose log has changed since is not written, nor those after it in its settlement.
+        """
         began = time.perf_counter()
         plan = plan_settlements(settlements, replication_id, self._keys, self._settings)
         with unavailable_if_away():
@@ -293,9 +326,9 @@ class RedisStorage:
         return [each.part for each in written]
 
     async def set_aside(self, stream_key: StreamKey) -> None:
-        """Set a response aside: it is settled again only if more events come. Its keys expire.
+        """Remove a response from the open and the waiting ones, and count it as set aside.
 
-        A repeated call may count it twice.
+        It is settled again only if more events come; its keys expire. A repeated call may count it twice.
         """
         pipeline = self._client.pipeline(transaction=False)
         pipeline.zrem(self._keys.waiting, str(stream_key))
@@ -305,13 +338,19 @@ class RedisStorage:
             await pipeline.execute()
 
     async def survey(self, idle_timeout_ms: int) -> Survey:
-        """Return the responses, up to a limit, that are ready or have been idle for `idle_timeout_ms`."""
+        """Return the responses that are ready, and those that have been idle for `idle_timeout_ms`.
+
+        There are at most `commit_plan.MAX_RESPONSES` of each. Idle time ends at the oldest pending
+        entry and, while entries are unread, at the last delivered one. So a backlog makes no response idle.
+        `surplus` of the result is empty.
+        """
         return await self._survey(idle_timeout_ms, commit_plan.MAX_RESPONSES, 0, 0)
 
     async def surplus(self, max_open: int, at_most: int | None = None) -> Survey:
         """Return a survey of only the surplus: of the open responses beyond `max_open`, those idle longest.
 
-        `at_most` limits their number; None means the limit of all surveys.
+        `at_most` limits their number; None or 0 means `commit_plan.MAX_RESPONSES`, the highest limit. If more
+        are beyond `max_open`, the survey has some that are consecutive by idle time, from a random one on.
         """
         return await self._survey(
             0, 0, max_open, min(at_most or commit_plan.MAX_RESPONSES, commit_plan.MAX_RESPONSES)
@@ -329,14 +368,22 @@ class RedisStorage:
 def _registers_for_opening(
     alerted: bytes | None, status: bytes | None, *values: bytes | None
 ) -> Registers | None:
-    """Return the registers that opening.lua read; None if the part's alert must not be raised now."""
+    """Return the registers that opening.lua read; None if the part's alert must not be raised now.
+
+    `alerted` and `status` are the values of the state's fields `alerted:<part>` and `part:<part>`; if either
+    is set, the alert must not be raised. `values` are those of the fields in `REGISTERS`, in the same order.
+    """
     if alerted or status is not None:
         return None
     return registers_of(dict(zip(REGISTERS, values, strict=True)))
 
 
 def _alerts_of(settlements: Sequence[Settlement], ids: Collection[str]) -> list[ModerationAlert]:
-    """Return the alerts with these ids in the settlements."""
+    """Return the alerts with these ids in the settlements, in the order of the ids.
+
+    Raises:
+        KeyError: no settlement has an alert with one of the ids.
+    """
     alerts: dict[str, ModerationAlert] = {}
     for settlement in settlements:
         some: list[ModerationAlert | None] = [*settlement.contradictions.values()]
@@ -351,7 +398,7 @@ def _alerts_of(settlements: Sequence[Settlement], ids: Collection[str]) -> list[
 def _correct(sent: SentStates, plan: CommitPlan, reply: CommitReply) -> None:
     """Correct the cached data after a refused commit, so that the next plan has what this one lacked.
 
-    Data that storage lacks is removed; logs near a limit are marked as large.
+    Responses of which storage lacks data are removed from `sent`; logs near a limit are marked as large.
     """
     for response in reply.missing_data:
         sent.remove(plan.responses[response])
