@@ -4,14 +4,15 @@ Theory of operation:
 
 1. Tenants, persons and references lead to responses: a delivery names only its response, and an early alert
    may lack a value that came later. So a first pass collects the responses of the subject, and a second one
-   all entries, items and states of these responses.
-2. An entry that names another value of the subject's kind stays, even if it shares the response's id.
-3. The state of a response that is still open stays: without it, the worker would write the rest of a text as
-   if it were the whole one. The caller reports such responses.
-4. The input is left alone, since `XDEL` there would look like a loss. Entries of the input go once all
-   groups have acknowledged them.
+   all entries, items, states and logs of these responses. A subject that is a response needs no first pass.
+2. Data that names another value of the subject's kind stays, even if it shares the response's id. For
+   example, an alert of tenant `b` stays if tenant `a` is erased.
+3. State and logs stay while a response is open or waits to be settled: without them, the worker would write
+   the rest of a text as if it were the whole one. `erase` returns the ids of these responses.
+4. The input is left alone, since `XDEL` there would look like a loss. The service trims entries of the input
+   once all groups have acknowledged them.
 
-Both passes read all entries and items, so an erasure takes about as long as a full scan of these keys.
+Each pass reads all entries of the other streams, and scans all keys under the prefix.
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ if TYPE_CHECKING:
     from deltaloom.streams import Partitions, StreamNames
 
 MESSAGES: Final = ("assembled", "alerts", "undelivered", "deliveries")
-"""Streams whose entries have a message."""
+"""Streams whose entries have a JSON message in `__data__`, by name without prefix."""
 
 LETTERS: Final = "dead-letters"
-"""Stream whose entries have an original entry of the input."""
+"""Stream of dead letters, by name without prefix. Each has the JSON of an original entry, maybe cut."""
 
 PLACES: Final = (*MESSAGES, LETTERS, "item", "state", "log")
 """Kinds of places that an erasure reaches: streams, and kinds of keys."""
@@ -54,13 +55,16 @@ _OF_STATE: Final = tuple(
     for field, register in REGISTERS.items()
     if register.name in _NAMES and register.name != "response_id"
 )
-"""Fields of a state with values by which a subject's states are found."""
+"""Fields of a state with its tenant, safety identifier and reference, from the producer or learned."""
 _PARTS_OF_LOG: Final = 3
 """Number of values, each after a colon, that follow the stream key in the key of a log."""
 
 
 class Owner(NamedTuple):
-    """The values in a message or a state by which a subject may be given; None for a missing one."""
+    """The values in a message or a state by which a subject may be given; None for a missing one.
+
+    The `response_id` of a state or a log is the item id if the producer gave no response id.
+    """
 
     response_id: str | None = None
     tenant: str | None = None
@@ -77,7 +81,7 @@ class SentAlert(NamedTuple):
     privacy: str | None
     """Share of the text that was sent: `full`, `excerpt` or `none`; None if that is unknown."""
     at: str
-    """Time of the delivery."""
+    """`delivered_at` of the delivery, as its message has it; `raised_at` if that is missing."""
 
 
 class FoundPlace(NamedTuple):
@@ -88,22 +92,26 @@ class FoundPlace(NamedTuple):
     names: StreamNames
     """Names of its partition."""
     key: str
+    """Key of the stream, item, state or log."""
     within: bytes
-    """Id of the entry, or field of the item; empty for a whole key."""
+    """Id of the entry, or field of the item; empty for a state or a log, which is a whole key."""
     owner: Owner
     message: tuple[str, str] | None = None
-    """Source and id of the message; None for a place without one."""
+    """`source` (else the prefix) and `id` of the message; None for a dead letter, a state or a log."""
     sent: SentAlert | None = None
-    """The alert of a delivery, if its destination has accepted it; else None."""
+    """Alert of an entry of `deliveries`, if the destination has accepted it; else None."""
 
 
 class Persistence(NamedTuple):
-    """The files to which the servers write their data, so that erased data may still be in them."""
+    """State of the files in which the servers save their data, and in which erased data may remain."""
 
     append_only: bool
     """True if any primary writes an append-only file."""
     saved_at: datetime | None
-    """Time of the latest RDB file of all primaries, or of a start without one; None if they name no time."""
+    """Time of the newest RDB file of any primary; None if no primary names a time.
+
+    A server that has written no file since its start counts with the time of its start.
+    """
 
 
 class SubjectErasure:
@@ -129,26 +137,33 @@ class SubjectErasure:
         self._erase_state = scripts.Script(client, "erase_state")
 
     async def responses(self) -> set[str]:
-        """Return the ids of all responses of the subject that Redis knows."""
+        """Return the ids of the subject's responses.
+
+        If the subject is a response, return its id without a look at Redis. Else return the ids in all
+        entries, items and states that have the subject's value. The item id of a state counts if it has no
+        response id.
+        """
         if self._name == "response_id":
             return {self._value}
         owners = [found.owner async for found in self._all(frozenset()) if self._concerns(found.owner, ())]
         return {owner.response_id for owner in owners if owner.response_id is not None}
 
     async def find(self, responses: Collection[str]) -> list[FoundPlace]:
-        """Return the places with data of the subject.
+        """Return the places with data of the subject, including states and logs of open responses.
 
-        A place is one of them if it has the subject's value; or if it has no value in the same field, and
-        belongs to one of the given responses.
+        A place belongs to the subject if it has the subject's value in the subject's field of `Owner`. A
+        place without any value in this field belongs to the subject if its response id is in `responses`.
         """
         return [found async for found in self._all(responses) if self._concerns(found.owner, responses)]
 
     async def erase(self, found: Iterable[FoundPlace]) -> tuple[Counter[str], list[str]]:
-        """Erase the places that were found, and acknowledge their entries in all groups.
+        """Erase the places that `find` returned, and acknowledge the erased entries in all groups.
+
+        States and logs of responses that are open, or wait to be settled, stay.
 
         Returns:
-            The number of erased places, by kind of place; and the sorted ids of the responses that are still
-            open, so that their states and logs stay.
+            The number of erased places for each name in `PLACES`, without those that no longer existed; and
+            the sorted ids of the responses whose states or logs stay.
         """
         counts: Counter[str] = Counter(dict.fromkeys(PLACES, 0))
         still_open: set[str] = set()
@@ -173,11 +188,7 @@ class SubjectErasure:
         return counts, sorted(still_open)
 
     async def persistence(self) -> Persistence:
-        """Return whether any primary writes an append-only file, and the time of the latest RDB file of all.
-
-        Replicas are not asked. A server that has not written a file since its start reports the time of its
-        start, since it may have read one then.
-        """
+        """Return the persistence of all primaries together; replicas are not asked."""
         client: Any = self._client
         where = {"target_nodes": RedisCluster.PRIMARIES} if isinstance(client, RedisCluster) else {}
         reply = await client.info("persistence", **where)
@@ -195,7 +206,11 @@ class SubjectErasure:
         return owner.response_id in responses
 
     async def _all(self, responses: Collection[str]) -> AsyncIterator[FoundPlace]:
-        """Yield the places that may belong to the subject or the responses; the caller checks the owners."""
+        """Yield the places that may belong to the subject or the responses; the caller checks the owners.
+
+        A place may come twice. The first call also scans all keys for nested deployments, whose data is left
+        out.
+        """
         if not self._is_prepared:
             await self._removal.count()  # finds deployments whose keys look like ours
             self._is_prepared = True
@@ -235,7 +250,10 @@ class SubjectErasure:
                 yield FoundPlace(LETTERS, names, stream, entry_id.encode(), owner)
 
     async def _keys(self, responses: Collection[str]) -> AsyncIterator[FoundPlace]:
-        """Yield the fields of items, states and logs that may belong to the subject or the responses."""
+        """Yield the places in items, states and logs that may belong to the subject or the responses.
+
+        Each field of an item is a place; a state or a log is one as a whole. A place may come twice.
+        """
         by_tag = {names.name(""): names for names in self._partitions.all}
         some: list[tuple[str, str]] = []
         async for key in self._removal.keys():
@@ -288,7 +306,10 @@ class SubjectErasure:
 
 
 def _read(pipeline: Any, kind: str, key: str) -> None:
-    """Add to a pipeline the command that reads what is needed of an item, a state or a log."""
+    """Add a command to a pipeline: read the fields of an item, or `_OF_STATE` of a state.
+
+    Of a log, only its existence is read.
+    """
     if kind == "item":
         pipeline.hgetall(_raw(key))
     elif kind == "state":
@@ -298,7 +319,7 @@ def _read(pipeline: Any, kind: str, key: str) -> None:
 
 
 def _raw(name: str) -> Any:
-    """Return the bytes of a name, which need not be UTF-8."""
+    """Return the bytes of a key, in which lone surrogates stand for bytes that are not UTF-8."""
     return name.encode("utf-8", "surrogateescape")
 
 
@@ -323,7 +344,7 @@ def _key_of(message: Mapping[str, Any], prefix: str) -> tuple[str, str] | None:
 
 
 def _sent(message: Mapping[str, Any]) -> SentAlert | None:
-    """Return the alert of a delivery if the destination has accepted it, else None."""
+    """Return the alert of a message of `deliveries` if its outcome is `delivered`, else None."""
     if message.get("outcome") != "delivered":
         return None
     return SentAlert(
@@ -335,29 +356,35 @@ def _sent(message: Mapping[str, Any]) -> SentAlert | None:
 
 
 def sent_in(data: bytes) -> SentAlert | None:
-    """Return the alert of a delivery, given as JSON, if the destination has accepted it, else None."""
+    """Return the alert of a delivery, given as JSON; None if it was not delivered, or is no JSON object."""
     return _sent(_object_in(data))
 
 
 def _stream_key_in(kind: str, name: str) -> str:
-    """Return the text of the stream key in the name of a state or a log, without the beginning of the key."""
+    """Return the text of the stream key, such as `response:resp_1`, in the name of a state or a log.
+
+    `name` is the key without prefix and hash tag: `state:<stream key>` or `log:<stream key>:<part>`.
+    """
     if kind == "state":
         return name.removeprefix("state:")
     return name.removeprefix(LOG).rsplit(":", _PARTS_OF_LOG)[0]
 
 
 def _response_in(kind: str, name: str) -> str:
-    """Return the response id in the name of a key; without a response id, the item id."""
+    """Return the response id in the name of an item, a state or a log; without a response id, the item id.
+
+    `name` is the key without prefix and hash tag.
+    """
     if kind == "item":
         return name.removeprefix("item:").rpartition(":")[0]
     return StreamKey.parse(_stream_key_in(kind, name)).value
 
 
 def _owner_in_letter(entry: str, wanted: Mapping[str, Collection[str]]) -> Owner:
-    """Return the owner that the original entry in a dead letter names.
+    """Return the owner that the original entry in a dead letter names, in its metadata or its events.
 
-    Of several values of one field, the first in `wanted` counts, or else the first. An entry that is cut or
-    no JSON is searched as text.
+    `wanted` has the values to look for, by field of `Owner`. If a field has several values, the first one in
+    `wanted` counts; if none is, the first one counts. An entry that is cut or no JSON is searched as text.
     """
     try:
         fields = {name: value.decode("utf-8", "replace") for name, value in fields_of(entry).items()}
@@ -378,9 +405,10 @@ def _owner_in_letter(entry: str, wanted: Mapping[str, Collection[str]]) -> Owner
 
 
 def _collect(text: str, named: dict[str, list[str]]) -> None:
-    """Add the values in an event's JSON to the lists of their names in `named`; ignore other names.
+    """Add the values in an event's JSON, at any depth, to the lists of their names in `named`.
 
-    Text that is no JSON is searched by patterns.
+    The `id` of a `response` object counts as `response_id`. Other names, and values that are no strings, are
+    ignored. Text that is no JSON is searched by patterns.
     """
     try:
         rest: list[Any] = [json.loads(text)]
@@ -407,12 +435,16 @@ def _collect(text: str, named: dict[str, list[str]]) -> None:
 _ESCAPED: Final = re.compile(r"\\{1,2}u([0-9a-fA-F]{4})")
 _VALUE: Final = r'\\*"((?:[^"\\]|\\{1,2}u[0-9a-fA-F]{4})+)\\*"'
 _NAMED: Final = re.compile(rf'"({"|".join(_NAMES)})\\*"\s*:\s*{_VALUE}')
-"""A name and its value in JSON, also within a string of JSON."""
+"""Pattern of a name of `_NAMES` and its value in JSON, also if a JSON string has the JSON."""
 _RESPONSE_ID: Final = re.compile(rf'"response\\*"\s*:\s*\{{\s*\\*"id\\*"\s*:\s*{_VALUE}')
-"""The id at the beginning of an event's response, in the same forms."""
+"""Pattern of an `id` that comes first in a `response` object, also if a JSON string has the JSON."""
 
 
 def _unescaped(value: str) -> str:
-    """Return a value of `_VALUE` with its escapes decoded. A character beyond U+FFFF has two of them."""
+    """Return a value that `_VALUE` has found, with its escapes of UTF-16 units decoded.
+
+    Two escapes that stand for one character beyond U+FFFF become this character; a lone surrogate becomes
+    U+FFFD.
+    """
     text = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), value)
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
