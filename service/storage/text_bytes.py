@@ -9,5 +9,9 @@ def to_bytes(text: str) -> bytes:
 
 
 def from_bytes(data: bytes) -> str:
-    """Decode the result of `to_bytes`."""
+    """Decode the result of `to_bytes`, lone surrogates included.
+
+    Raises:
+        UnicodeDecodeError: the data is no such result.
+    """
     return data.decode("utf-8", "surrogatepass")

@@ -1,4 +1,4 @@
-"""Undelivered alerts in Redis: list them, and delete those that were sent again."""
+"""Undelivered alerts in Redis: count, list and delete them."""
 
 from __future__ import annotations
 
@@ -19,17 +19,21 @@ if TYPE_CHECKING:
 
 
 class StoredUndelivered(NamedTuple):
-    """An undelivered alert and the id of its entry."""
+    """An undelivered alert, and the id of its entry in the stream of undelivered alerts.
+
+    The alert's `entry_id` is another one: that of its entry in the stream of alerts.
+    """
 
     id: str
     undelivered: UndeliveredAlert
 
 
 class Undelivered:
-    """The undelivered alerts of one partition.
+    """The stream of undelivered alerts of one partition.
 
-    Errors of redis-py are raised unchanged. An entry that another program wrote to the stream appears as an
-    undelivered alert without content, with the reason `FOREIGN`.
+    An entry that is no valid undelivered alert, such as that of another program, appears as one without
+    content: with the reason `FOREIGN`, no destination and 0 attempts. It counts, and can be deleted.
+    Errors of redis-py are raised unchanged.
     """
 
     def __init__(self, client: Redis, names: StreamNames) -> None:
@@ -41,22 +45,22 @@ class Undelivered:
         return int(await self._client.xlen(self._stream))
 
     async def newest_first(self) -> AsyncIterator[StoredUndelivered]:
-        """Yield the undelivered alerts that exist at the beginning, the newest first."""
+        """Yield the undelivered alerts that exist when the iteration begins, the newest first."""
         async for entry in reading.backwards(self._client, self._stream):
             yield _stored(entry)
 
     async def oldest_first(self) -> AsyncIterator[StoredUndelivered]:
-        """Yield the undelivered alerts that exist at the beginning, the oldest first."""
+        """Yield the undelivered alerts that exist when the iteration begins, the oldest first."""
         async for entry in reading.forwards(self._client, self._stream):
             yield _stored(entry)
 
     async def get(self, entry_id: str) -> StoredUndelivered | None:
-        """Return the undelivered alert with an entry id, or None if it does not exist."""
+        """Return the undelivered alert with an entry id of this stream, or None if it does not exist."""
         entry = await reading.entry(self._client, self._stream, entry_id)
         return None if entry is None else _stored(entry)
 
     async def drop(self, entry_id: str) -> bool:
-        """Delete the undelivered alert with an entry id; return whether it existed."""
+        """Delete the undelivered alert with an entry id of this stream; return whether it existed."""
         return bool(await self._client.xdel(self._stream, entry_id))
 
 
