@@ -31,7 +31,7 @@ class StoredFragment(NamedTuple):
 
 
 class StoredClosing(NamedTuple):
-    """A closing as stored in its part's log."""
+    """A closing as stored in its part's log; the text is empty if the event gave none."""
 
     arrival: Arrival
     rank: Rank
@@ -66,15 +66,28 @@ class Assembly(NamedTuple):
 
     text: str
     delta_count: int
+    """Number of joined fragments, without repeats."""
     duplicate_count: int
+    """Number of fragments left out because an earlier one has their sequence number (rule 2).
+
+    A second fragment with the same arrival is not counted at all.
+    """
     first_sequence_number: int | None
+    """Number of the fragment that was joined first; None without fragments, or if it has no number."""
     last_sequence_number: int | None
+    """Number of the fragment that was joined last; None without fragments, or if it has no number."""
     numbered: bool = True
-    """True if sequence numbers decided the order (rule 2), so that another repeat cannot change the text."""
+    """True if sequence numbers decided the order (rule 2), so that a further repeat cannot change the text.
+
+    Also true without fragments.
+    """
 
 
 def assemble(fragments: Iterable[StoredFragment]) -> Assembly:
-    """Join fragments by the rules above; they may come in any order and with any repeats."""
+    """Join fragments by the rules of this module; they may come in any order and with any repeats.
+
+    The text is repaired: lone surrogates become U+FFFD. Without fragments, it is empty.
+    """
     arrived = sorted({fragment.arrival: fragment for fragment in fragments}.values())
     numbered = _by_number(arrived)
     ordered = arrived if numbered is None else numbered
@@ -89,7 +102,11 @@ def assemble(fragments: Iterable[StoredFragment]) -> Assembly:
 
 
 def lengths_of(fragments: Iterable[StoredFragment]) -> tuple[list[Arrival], list[int]]:
-    """Return the fragments' arrivals, sorted, and the UTF-16 length of the text up to and including each."""
+    """Return the fragments' distinct arrivals, sorted, and a UTF-16 length for each of them.
+
+    The length is that of the text that `assemble` joins from this fragment and all earlier ones, so repeats
+    do not count.
+    """
     arrived = sorted({fragment.arrival: fragment for fragment in fragments}.values())
     lengths, by_number = [], dict[int, str]()
     numbered, distinct, all_units = True, 0, 0
@@ -106,9 +123,10 @@ def lengths_of(fragments: Iterable[StoredFragment]) -> tuple[list[Arrival], list
 
 
 def _by_number(arrived: list[StoredFragment]) -> list[StoredFragment] | None:
-    """Return the fragments in the order of their numbers, without repeats.
+    """Return the fragments in the order of their numbers, and of each number only the first to arrive.
 
-    Return None if a fragment has no number, or if a number has two different deltas.
+    `arrived` is sorted by arrival. Return None if a fragment has no number, or if a number has two different
+    deltas.
     """
     by_number: dict[int, StoredFragment] = {}
     for fragment in arrived:
