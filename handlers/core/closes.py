@@ -29,14 +29,19 @@ class Close(NamedTuple):
 
     at: Arrival
     ending: Ending | None
-    """The response's ending, if it closes the part; None if the part or its item ended before or with it."""
+    """The response's ending, if nothing else ended the part.
+
+    None if a closing of the part came before it or in the same event, or an end of the item did, since the
+    part began.
+    """
     stated: StatedText
 
     @property
     def own(self) -> bool:
         """True if a closing of the part gives the text, or its item's ending at the part's own place.
 
-        False if only a final copy or a misplaced copy gives it, or no event does.
+        The checksum of a text, or a mark that it is redacted, counts as the text. False if only a final copy
+        or a misplaced copy gives the text, or if no event does.
         """
         return self.stated.rank is not Rank.RESPONSE and not self.stated.misplaced
 
@@ -44,9 +49,10 @@ class Close(NamedTuple):
 def close_of(timeline: Timeline, part: PartKey, log: PartLog) -> Close | None:
     """Return the first event that closes a part, with the text it gives; None if the part stays open.
 
-    Candidates are the part's closings, the first end of its item after a non-empty delta, and the first end
-    of the response. The end of the response always closes the part. The others close it only if they give a
-    text or mark it as redacted, or if a non-empty delta came before them.
+    The low-water mark is not considered: an earlier close may still be pending. Candidates are the part's
+    closings, the first end of its item after a non-empty delta, and the first end of the response since the
+    part began. The end of the response always closes the part. The others close it only if they give a text
+    or mark it as redacted, or if a non-empty delta came before them; a checksum alone is not enough.
     """
     stated: dict[Arrival, list[StatedText]] = {}
     for arrival, rank, text in log.closings:
@@ -81,9 +87,10 @@ def close_of(timeline: Timeline, part: PartKey, log: PartLog) -> Close | None:
 
 
 def ended_without_text(timeline: Timeline, part: PartKey, log: PartLog) -> Arrival | None:
-    """Return the arrival of the first closing of a part or of the end of its item, whichever is earlier.
+    """Return the arrival of the first closing of a part, or of the end of its item, whichever is earlier.
 
-    Return None if neither came. Call it only for a part without a text, for which `close_of` returns None.
+    An end of the item counts if it came since the part began. Return None if neither came. Call the function
+    only for a part for which `close_of` returns None; a delta may have come after the returned arrival.
     """
     item_end = timeline.item_end_from(part.output_index, log.began)
     ends = [closing.arrival for closing in log.closings]
@@ -94,10 +101,10 @@ _precedence = attrgetter("rank", "text")
 
 
 def _best(stated: list[StatedText]) -> StatedText:
-    """Return the stated text that decides, among those that one event gives, sorted by rank.
+    """Return the stated text that decides, among those that one event gives.
 
-    It is the first with a text; else the first with a checksum; else the first redacted one. If there is
-    none, return an empty text of rank `RESPONSE`.
+    `stated` is sorted by rank, then by text. The first with a text decides; else the first with a checksum;
+    else the first redacted one. If there is none of these, return an empty text of rank `RESPONSE`.
     """
     for each in stated:
         if each.text:
@@ -110,10 +117,11 @@ def _best(stated: list[StatedText]) -> StatedText:
 
 
 def _final_copy(timeline: Timeline, part: PartKey, log: PartLog, response_end: Arrival) -> Copy | None:
-    """Return the copy of a part in the final copy at `response_end`; None if that has no copy of the part.
+    """Return the copy of a part in the final copy that arrived at `response_end`; None if there is none.
 
-    A copy at another place counts if it is the only text of its kind in the final copy, and the part is the
-    only one of its kind in the response.
+    A text at the part's place counts first, by item id if the copies have it, else by output index. Without
+    one, the only text of the part's kind in the final copy counts if the response had no other part of the
+    kind by then. Without that too, return the copy at the part's place, if any: its text is empty.
     """
     copies = timeline.copies(response_end)
     copy = copies.of(part, log.item_id)
