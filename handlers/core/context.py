@@ -19,14 +19,21 @@ if TYPE_CHECKING:
 
 
 class RegisterName(NamedTuple):
-    """The name of a register: a context field, and whether its value was learned from an event."""
+    """The name of a register: a context field, and whether its value was learned from an event.
+
+    A register for a value that was left out has the name of the value behind `TRUNCATED`, and an empty value.
+    """
 
     name: str
     learned: bool = False
 
 
 class Register(NamedTuple):
-    """A value and the entry that gave it. The smaller of two registers is kept."""
+    """A value and the entry that gave it.
+
+    Of two registers with the same name, the one with the earlier entry is kept; with the same entry, the one
+    with the smaller value.
+    """
 
     entry: EntryId
     value: str
@@ -40,7 +47,8 @@ def merge_context(
 ) -> None:
     """Merge an entry's context values into `registers`, in place.
 
-    `learned` is True if an event gives the values, False if the producer does.
+    Of two values in one register, that of the earlier entry stays. A value of None changes nothing. `learned`
+    is True if an event gives the values, False if the producer does.
     """
     for name, value in context.pairs():
         register, new = RegisterName(name, learned), Register(entry, value)
@@ -49,7 +57,7 @@ def merge_context(
 
 
 def merged(registers: Mapping[RegisterName, Register], more: Mapping[RegisterName, Register]) -> Registers:
-    """Return the union of two sets of registers; of a name in both, the register of the earlier entry."""
+    """Return a new union of two sets of registers; of a name in both, the register of the earlier entry."""
     return {
         **registers,
         **{name: min(registers.get(name, register), register) for name, register in more.items()},
@@ -57,7 +65,11 @@ def merged(registers: Mapping[RegisterName, Register], more: Mapping[RegisterNam
 
 
 def context_of(registers: Mapping[RegisterName, Register], until: EntryId | None = None) -> ContextValues:
-    """Return the context that the entries up to and including `until` give; None means all entries."""
+    """Return the context that the entries up to and including `until` give; None means all entries.
+
+    The producer's value of a name goes before the learned one, whichever is earlier. Names of values that
+    were left out are in `truncated`.
+    """
     learned_values: dict[str, str] = {}
     values: dict[str, str] = {}
     for (name, learned), (entry, value) in registers.items():
