@@ -1,7 +1,7 @@
 """Find contradictions: authoritative texts that differ from the text of a finished part.
 
-A finished text is never revised, so a contradiction raises an alert. It may be the text of a closing, a
-checksum, or a text in the response's final copy, at any time.
+A finished text is never revised, so a contradiction raises an alert. The text of a closing, the checksum of
+a closing, or a text in the response's final copy may contradict, whenever it comes.
 """
 
 from __future__ import annotations
@@ -29,17 +29,25 @@ class Contradiction(NamedTuple):
     text: str
     """The other text; empty if only its checksum is known."""
     item_id: str | None
+    """Item id next to the text in a final copy; None if it has none, or if a closing gives the text."""
     context: ContextValues
+    """Context of the response up to the entry that gives the other text."""
     at_ms: int
+    """Time of this entry in milliseconds since the epoch."""
 
 
 def contradiction_of(timeline: Timeline, part: PartKey, text: str, *, since: Arrival) -> Contradiction | None:
-    """Return the earliest authoritative text of a part that differs from `text`; None if there is none.
+    """Return the contradiction by the earliest authoritative text of a part that differs from `text`.
+
+    Return None if there is none. All stored closings of the part are compared. Final copies are compared only
+    if `text` is not empty and the low-water mark has passed them. The text in a final copy must be at the
+    part's place and the only one of its kind there, and the response may have no other part of the kind by
+    then.
 
     Args:
         timeline: the stored state of the response.
         part: the part.
-        text: the finished text of the part.
+        text: the finished text of the part, repaired.
         since: the event with which the part began; earlier final copies are ignored.
     """
     state = timeline.state
@@ -58,10 +66,11 @@ def contradiction_of(timeline: Timeline, part: PartKey, text: str, *, since: Arr
 
 
 def contradictions_of_finished(timeline: Timeline) -> list[Contradiction]:
-    """Return for each part stored as finished the earliest final copy that contradicts it, if there is one.
+    """Return a contradiction by the earliest final copy that differs, for each finished part that has one.
 
-    Parts without a text are skipped. A final copy is compared only if the low-water mark has passed it, if it
-    has a single text of the part's kind, at the part's place, and if the part is the only one of its kind.
+    Parts without a text or a stored digest are skipped. A final copy is compared only if the low-water mark
+    has passed it, if it has a single text of the part's kind, at the part's place, and if the response had no
+    other part of the kind by then.
     """
     found = []
     for part, digest in timeline.state.finished_parts.items():
@@ -79,7 +88,10 @@ def _has_digest(digest: str, text: str) -> bool:
 
 
 class Other(NamedTuple):
-    """A text that differs from the finished text of a part, and the event that gives it."""
+    """A text that differs from the finished text of a part, and the event that gives it.
+
+    The text is not repaired. It is empty if only its checksum is known.
+    """
 
     arrival: Arrival
     text: str
@@ -89,10 +101,12 @@ class Other(NamedTuple):
 def _other_copies(timeline: Timeline, part: PartKey, is_known: Callable[[str], bool]) -> Iterator[Other]:
     """Yield the texts of a response's final copies that contradict the finished text of a part.
 
-    The index in a final copy does not identify a part: some servers count from 1. So a text is compared
-    only if it is the only one of its kind in the copy, and the part is the only one of this kind in the
-    response so far. `is_known` returns whether a text equals the finished text. Callers skip parts without a
-    text, such as redacted ones: a final copy does not contradict them.
+    Only final copies that the low-water mark has passed count. The index in a final copy is not enough to
+    identify a part: some servers count from 1. So a text at the part's place is compared only if it is the
+    only one of its kind in the copy, and if the response had no other part of the kind by then.
+
+    `is_known` returns whether a repaired text equals the finished text. Callers skip parts without a text,
+    such as redacted ones: a final copy does not contradict them.
     """
     for arrival, copy in timeline.sole_copies(part):
         if timeline.is_only_part(part, arrival) and not is_known(repair(copy.text)):
@@ -100,7 +114,10 @@ def _other_copies(timeline: Timeline, part: PartKey, is_known: Callable[[str], b
 
 
 def earliest(state: ResponseState, part: PartKey, others: Iterable[Other]) -> Contradiction | None:
-    """Return a contradiction of a part by the earliest of `others`; None if there are none."""
+    """Return a contradiction of a part by the first to arrive of `others`; None if there are none.
+
+    Its text is repaired, and its context is that of the response up to the entry of this text.
+    """
     first = min(others, default=None, key=lambda other: other.arrival)
     if first is None:
         return None
