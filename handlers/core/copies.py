@@ -4,14 +4,16 @@ Servers count positions in different ways. vLLM and Doubao list a text in `outpu
 than its deltas had. Some gateways count the items of one response from 0 twice. So a text at a place without
 deltas is not always a new text. A text is *whole* if none of its deltas came before its closing event.
 
-1. An item's copy lists all texts of the item. Each kind is matched separately. A text listed at the place of
-   a part belongs to that part. The remaining whole texts belong to the remaining parts of the item: first to
-   parts with an equal text, then in order. A text without a remaining part is new.
-2. Any other whole text is a copy if it equals an earlier text of its kind: a closed text, or the deltas so
-   far of an open part. If the whole text comes from a `.done`, the original must be in the same item. If it
-   comes from a copy, the original may be anywhere in the response.
+1. The end of an item lists all texts of the item. Each kind is matched separately. A text listed at the
+   place of a part belongs to that part. The remaining whole texts belong to the remaining parts of the item
+   that began before this end: first to parts with an equal text, then in order. A text without a remaining
+   part is new.
+2. Any other whole text is a copy if it equals an earlier text of its kind: a closed text, or the joined
+   deltas that an open part has by then. If the whole text comes from its own `.done`, such as
+   `response.refusal.done`, the original must be in the same item. If it comes from the `.done` of its content
+   part or item, the original may be anywhere in the response.
 
-A text with deltas is never dropped: two equal ones are both written.
+A text with deltas before its closing event is never dropped: two equal ones are both written.
 """
 
 from __future__ import annotations
@@ -36,21 +38,24 @@ if TYPE_CHECKING:
 
 
 class Assigned(NamedTuple):
-    """The result of matching misplaced item copies to their parts."""
+    """The result of matching misplaced copies in the ends of items to the parts that they belong to."""
 
     closes: dict[PartKey, Close]
-    """Closes of open parts, those by a misplaced copy included."""
+    """Closes of open parts, including those by a misplaced copy and those of the keys in `copies`."""
     copies: set[PartKey]
-    """Keys at which an ending repeats the text of another part. They are no parts, and get no text."""
+    """Keys at which the end of an item repeats the text of another part. No text is written for them."""
     others: list[tuple[PartKey, Other]]
     """Closed parts for which a misplaced copy has a different text, with that text."""
     texts_of_ends: Mapping[PartKey, tuple[Arrival, str]]
-    """Texts that only a final copy or `Announced` gives, by part: the closing arrival, and the text."""
+    """Texts that only a final copy or `Announced` gives, by part.
+
+    Each comes with the arrival of the response's end that closes the part.
+    """
 
     def is_closed(self, part: PartKey, before: Arrival) -> bool:
-        """Return whether a part was closed before the event `before`.
+        """Return whether `closes` or `texts_of_ends` closes a part before the event `before`.
 
-        Call it only for parts that are not stored as finished.
+        Parts that are stored as finished are in neither: do not ask for them.
         """
         texts_of_ends, close = self.texts_of_ends.get(part), self.closes.get(part)
         return (texts_of_ends is not None and texts_of_ends[0] < before) or (
@@ -59,7 +64,10 @@ class Assigned(NamedTuple):
 
 
 def is_whole(log: PartLog, close: Close) -> bool:
-    """Return whether the close gives a text at the part's own place, and no delta came before."""
+    """Return whether a closing gives the text of a part without deltas, at the part's own place.
+
+    Return False if any delta, even an empty one, came before the close, or if only a final copy has the text.
+    """
     return bool(close.stated.text) and close.own and not log.has_fragment(close.at)
 
 
@@ -69,13 +77,16 @@ def assign_item_copies(
     joined: Joined,
     texts_of_ends: Mapping[PartKey, tuple[Arrival, str]] = MappingProxyType({}),
 ) -> Assigned:
-    """Match the misplaced copies of each item to the parts that they belong to.
+    """Match the misplaced copies in the ends of items to the parts that they belong to.
+
+    Only whole texts are matched that an item's end gives at a place where no part began before. Texts for
+    which no part is left stay parts of their own.
 
     Args:
         timeline: the stored state of the response.
-        closes: closes of open parts that the low-water mark has passed.
+        closes: the closes of open parts, as far as the low-water mark has passed them; it is not changed.
         joined: the joined texts of open parts.
-        texts_of_ends: as in `Assigned`.
+        texts_of_ends: texts as in `Assigned.texts_of_ends`.
     """
     assigned = Assigned({**closes}, set(), [], texts_of_ends)
     groups: dict[tuple[Arrival, Kind], list[PartKey]] = {}
@@ -94,7 +105,8 @@ def _assign(
 ) -> None:
     """Match misplaced copies of one kind in the item's end at `at` to parts that this end does not list.
 
-    The matches are added to `assigned`.
+    Copies are matched to parts with an equal text first, then the others to the remaining parts, in the order
+    of their places. The matches are added to `assigned`. A copy without a part is left as it is.
     """
     rest = _parts_without_copy(timeline, at, copies, assigned)
     if not rest:
@@ -127,10 +139,11 @@ def _digest(part: PartKey, until: Arrival, assigned: Assigned, joined: Joined) -
 def _parts_without_copy(
     timeline: Timeline, at: Arrival, copies: Sequence[PartKey], assigned: Assigned
 ) -> list[PartKey]:
-    """Return the parts that misplaced copies may belong to, sorted.
+    """Return the parts that misplaced copies in the item's end at `at` may belong to, sorted.
 
-    They have the item and the kind of the copies and began before the item's end at `at`, and that end lists
-    no text at their place.
+    They have the item and the kind of the copies, and that end lists no text at their place. They are stored
+    as finished, were closed before that end, or are open and began before it. If the end is stored without
+    the places of its texts, only open parts are returned.
     """
     state, first = timeline.state, copies[0]
     ending = state.endings.get(at)
@@ -182,14 +195,14 @@ def _is_closed(timeline: Timeline, part: PartKey, before: Arrival, assigned: Ass
 
 
 class Joined:
-    """The joined texts of a response's parts up to an event."""
+    """The texts that the parts of a response have at an event, joined on demand."""
 
     def __init__(self, timeline: Timeline) -> None:
         self._state = timeline.state
 
     @cached_property
     def _by_kind(self) -> dict[Kind, list[tuple[PartKey, PartLog]]]:
-        """The open parts with text, by kind."""
+        """Open parts with a non-empty delta, by kind."""
         by_kind: dict[Kind, list[tuple[PartKey, PartLog]]] = {}
         for part, log in self._state.open_parts.items():
             if log.first_text is not None:
@@ -197,10 +210,11 @@ class Joined:
         return by_kind
 
     def digest(self, part: PartKey, until: Arrival, close: Close | None) -> str | None:
-        """Return the digest of the text that a part has at the event `until`.
+        """Return the digest of the text that a part, open or finished, has at the event `until`.
 
-        `close` is the event that closes the part, or None. Return None if the part was finished without a
-        stored digest.
+        A finished part has its stored digest, or None without one, at any event. An open part has the text
+        that `close` gives, if `close` came before `until`; else the joined deltas up to `until` or `close`,
+        whichever is earlier. `close` is the event that closes the part, or None.
         """
         if part in self._state.finished_parts:
             return self._state.finished_parts[part]
@@ -210,10 +224,11 @@ class Joined:
         return text_digest(self._state.open_parts[part].assembled(end)[0].text)
 
     def is_open_text(self, copy: PartKey, text: str, closes: Mapping[PartKey, Close]) -> bool:
-        """Return whether `text` equals the deltas of another open part, up to the event that closes `copy`.
+        """Return whether `text` equals the joined deltas of another open part, up to the close of `copy`.
 
-        `text` is the whole text of `copy`. Only parts that `copy` may repeat count, and that nothing in
-        `closes` has closed by that event. `closes` must have the close of `copy`.
+        A part counts if it has the kind of `copy`, if nothing in `closes` has closed it by then, and if
+        `copy` may repeat it: both are in one item, or the close of `copy` has another rank than `DONE`.
+        `text` is the whole text of `copy`, repaired. `closes` must have the close of `copy`.
         """
         at, length = closes[copy].at, utf16_length(text)
         return any(
@@ -226,14 +241,20 @@ class Joined:
 
 
 class KnownTexts:
-    """The closed texts of a response, added in the order of their closing events."""
+    """The closed texts of a response: those stored as finished, and those added later.
+
+    Texts must be added in the order of their closing events.
+    """
 
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
         self._new: list[tuple[PartKey, Arrival, str]] = []
         """Texts added since the last call of `has`, without digests: few responses need that call."""
         self._closed: dict[tuple[Kind, str], list[tuple[PartKey, Arrival | None]]] = {}
-        """Other known texts, by kind and digest."""
+        """Part and closing event of each other known text, by kind and digest.
+
+        The event is None for a part that is stored as finished.
+        """
         self._listed: dict[Arrival, frozenset[Place]] = {}
         """Places of the copies in each ending, by its arrival."""
         for part, digest in timeline.state.finished_parts.items():
@@ -245,10 +266,12 @@ class KnownTexts:
         self._new.append((part, at, text))
 
     def has(self, copy: PartKey, text: str, close: Close) -> bool:
-        """Return whether an event before `close` has closed another part with the same text.
+        """Return whether another part of the kind of `copy` has the same text, and was closed before `close`.
 
-        Parts that the ending at `close` lists at their own place do not count: an ending lists each text
-        once, so the text at the place of `copy` is not theirs.
+        If `close` is by the text's own `.done` (rank `DONE`), and there is a response id, only parts of the
+        item of `copy` count; else all parts of the response do. Parts that the ending at `close` lists at
+        their own place do not count: an ending lists each text once, so the text at the place of `copy` is
+        not theirs.
         """
         for part, added_at, known in self._new:
             self._closed.setdefault((part.kind, text_digest(known)), []).append((part, added_at))
@@ -275,7 +298,8 @@ def _place(part: PartKey) -> tuple[int, int]:
 def _may_repeat(close: Close, copy: PartKey, part: PartKey) -> bool:
     """Return whether the text that `close` gives for `copy` may repeat the text of `part`.
 
-    That is so if both belong to one item, or if the text does not come from a `.done` event.
+    A repeat is possible if both belong to one item, or if the rank of the text is not `DONE`. Without a
+    response id, all parts belong to one item.
     """
     same_item = copy.stream_key.by == "item" or copy.output_index == part.output_index
     return same_item or close.stated.rank is not Rank.DONE
