@@ -27,7 +27,10 @@ class UnattributableEventError(ValueError):
 
 
 class ContextValues(NamedTuple):
-    """The producer context of a text: tenant, model, provider and references."""
+    """The context values of an entry, an event or a text; None for a value that is not given.
+
+    They come from the producer, or are learned from events.
+    """
 
     tenant: str | None = None
     model: str | None = None
@@ -39,7 +42,10 @@ class ContextValues(NamedTuple):
     upstream_response_id: str | None = None
     reference: str | None = None
     truncated: tuple[str, ...] = ()
-    """Names of the values that were left out because they were too long, sorted."""
+    """Sorted names of values that were left out because they were too long, alone or together, or not UTF-8.
+
+    Each is a name in `TRUNCATABLE`, which has more names than these fields, such as `item_id`.
+    """
 
     def pairs(self) -> list[tuple[str, str]]:
         """Return (name, value) for each value that is set, and (`TRUNCATED` + name, "") for each left out."""
@@ -56,7 +62,7 @@ TRUNCATED = "truncated:"
 """Prefix by which `ContextValues.pairs` marks the names of values that were too long and are left out."""
 
 CONTEXT_NAMES = ContextValues._fields[:-1]
-"""Context fields that a producer may set."""
+"""Names of the context fields that a producer may set, in the order of `ContextValues`."""
 
 TRUNCATABLE = (
     *CONTEXT_NAMES,
@@ -69,7 +75,7 @@ TRUNCATABLE = (
     "to_model",
     "trigger",
 )
-"""Names of the values that are left out if they are too long."""
+"""Names of the values of an entry or event that are left out if they are too long."""
 
 
 class Origin(NamedTuple):
@@ -98,7 +104,8 @@ class Origin(NamedTuple):
     def response_key(self, response_id: str | None) -> StreamKey:
         """Return the stream key of an event about a whole response.
 
-        The response id of the entry counts; if it has none, `response_id`, which the event itself gives.
+        The response id of the entry counts. `response_id` is the one that the event itself gives; it counts
+        if the entry has none.
 
         Raises:
             UnattributableEventError: the response id is missing or too long.
@@ -114,7 +121,12 @@ class Origin(NamedTuple):
 
 
 class Rank(IntEnum):
-    """The precedence of authoritative texts of one event by their source; the lower number wins."""
+    """The precedence of the authoritative texts that one event gives a part; the lower number wins.
+
+    `DONE` is the text's own `.done`, such as `response.refusal.done`. `CONTENT_PART` is the `.done` of its
+    content part, or of its part of a summary. `OUTPUT_ITEM` is the `.done` of its item. `RESPONSE` is the
+    final copy.
+    """
 
     DONE = 0
     CONTENT_PART = 1
@@ -135,12 +147,15 @@ class Checksum(NamedTuple):
     """A checksum of a text, given by an event in place of the text."""
 
     sha256: str
-    """SHA-256 of the text's UTF-8, in hexadecimal."""
+    """SHA-256 of the text's UTF-8, in hexadecimal; upper or lower case."""
     size: int | None = None
     """Bytes of the text's UTF-8; None if not given."""
 
     def fits(self, text: str) -> bool:
-        """Return whether a text has this checksum."""
+        """Return whether a text has this checksum, and this size if it is given.
+
+        The text must be repaired: a lone surrogate raises UnicodeEncodeError.
+        """
         data = text.encode()
         same_size = self.size is None or self.size == len(data)
         return same_size and sha256(data).hexdigest() == self.sha256.lower()
@@ -155,36 +170,42 @@ class Closing(NamedTuple):
     item_id: str | None = None
     checksum: Checksum | None = None
     source: IntegritySource = "provider"
-    """Writer of the text."""
+    """Writer of the text or of its checksum."""
     redacted: bool = False
     """True if the provider withholds the text."""
 
 
 class Copy(NamedTuple):
-    """A text that a later event repeats, inside the whole item or the whole response.
+    """A text and its place in an event that ends a response or an item, or that announces texts.
 
-    `output_position` is the item's index in a response's final copy; in other events, the `output_index`.
+    In the ending of an item, it has a place only: its text is empty, and its item id None.
     """
 
     item_id: str | None
     output_position: int
+    """Index of the item in a response's final copy, from 0; in other events, the `output_index`."""
     content_index: int
+    """Index of the text in its item's content; for a reasoning summary, in the summary."""
     kind: Kind
     text: str
 
 
 class Ending(NamedTuple):
-    """An event that closes all open parts of one output item, or of the whole response.
+    """An event that ends one output item or the whole response, and closes its parts that began before.
 
-    `output_index` is None for the response. The `copies` of an item's end have the places of its texts, with
-    empty texts: the texts are in closings of the same event.
+    The end of an item leaves a part without a text open.
     """
 
     stream_key: StreamKey
     output_index: int | None
+    """Index of the item; None for the end of a response, or of an item that is its own stream key."""
     status: Status
     reason: str | None = None
     copies: tuple[Copy, ...] = ()
+    """Final copy of the response.
+
+    For an item, the places of its texts, with empty texts: the texts are in closings of the same event.
+    """
     reason_class: ReasonClass | None = None
     provider_category: str | None = None
     provider_explanation: str | None = None
@@ -236,22 +257,26 @@ Effect = Fragment | Closing | Ending | Learned | Loss | Announced | Fallback
 
 
 class Note(NamedTuple):
-    """Rare attributes of an event, stored separately from its closing or ending."""
+    """Rare attributes of an event, stored next to its closing or ending, if the event has one.
+
+    A loss, announced texts and a change of the model are stored as a note alone.
+    """
 
     checksum: Checksum | None = None
     source: IntegritySource = "provider"
     redacted: bool = False
     loss: bool = False
+    """True if the event reports that the producer dropped events."""
     status: Status | None = None
-    """Status of an ending that is stored with another status, which workers of v0.1.0 can read."""
+    """Actual status of an ending that is stored with another one, for workers of v0.1.0; else None."""
     reason_class: ReasonClass | None = None
     provider_category: str | None = None
     provider_explanation: str | None = None
     announced: tuple[Copy, ...] = ()
-    """Texts of parts that the event begins."""
+    """Texts that the event gives for parts that it begins."""
     fallback: ModelChange | None = None
-    """Change of the model that the event reports."""
+    """Change of the model that the event reports; None if it reports none."""
 
 
 NO_NOTE = Note()
-"""The note of nearly all events."""
+"""The note of an event without any of these attributes, as nearly all are."""
