@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 
 def digest(purpose: str, name: str) -> str:
-    """Return a deterministic id for a name and a purpose: `<purpose>_` and 32 hexadecimal digits."""
+    """Return a deterministic id for a name and a purpose: `<purpose>_` and 32 hexadecimal digits.
+
+    Raises:
+        ValueError: the purpose has more than 16 bytes.
+    """
     data = name.encode("utf-8", "surrogatepass")
     return f"{purpose}_{hashlib.blake2b(data, digest_size=16, person=purpose.encode()).hexdigest()}"
 
@@ -32,7 +36,7 @@ class EntryId(NamedTuple):
         """Parse `<ms>-<seq>`.
 
         Raises:
-            ValueError: the text has another form.
+            ValueError: a half of the text is missing, or is no integer.
         """
         ms, _, seq = text.partition("-")
         return cls(int(ms), int(seq))
@@ -71,7 +75,10 @@ class StreamKey(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> StreamKey:
-        """Parse `response:<response id>` or `item:<item id>`, the result of `str()`."""
+        """Parse `response:<response id>` or `item:<item id>`, the result of `str()`, without any check.
+
+        Text that begins otherwise counts as that of an item.
+        """
         by, _, value = text.partition(":")
         return cls("response" if by == "response" else "item", value)
 
@@ -100,7 +107,11 @@ class PartKey(NamedTuple):
 
     @classmethod
     def from_field(cls, stream_key: StreamKey, field: str) -> PartKey:
-        """Return the part that has the name `field` within the response `stream_key`."""
+        """Return the part that has the name `field` within the response `stream_key`.
+
+        Raises:
+            ValueError: the name does not have three values, or an index is no integer.
+        """
         return cls(stream_key, *_place_in(field))
 
     def digest(self, purpose: str) -> str:
