@@ -26,10 +26,12 @@ _AnyMessage = TypeVar("_AnyMessage", bound=Message)
 def built(model: type[_AnyMessage], fields: Mapping[str, Any]) -> _AnyMessage:
     """Return the message that `model.model_validate(fields)` returns, in a fraction of the time.
 
+    Missing fields get their defaults.
+
     Args:
         model: the model of the message.
-        fields: values by the names of their fields; all required fields must have one. They are not
-            validated: pass only values from validated events or messages.
+        fields: values by the names of their fields, not by aliases; all required fields must have one. They
+            are not validated: pass only values from validated events or messages.
     """
     message = model.__new__(model)
     # As `model_construct` does it; calling that takes longer than validating.
@@ -45,7 +47,10 @@ _set = object.__setattr__
 
 @cache
 def _defaults_of(model: type[Message]) -> Mapping[str, Any]:
-    """Return the default value of each field by its name, in the order of the model."""
+    """Return the default value of each field by its name, in the order of the model.
+
+    That of a required field is `PydanticUndefined`.
+    """
     return {name: field.default for name, field in model.model_fields.items()}
 
 
@@ -98,7 +103,8 @@ def time_of(ms: int) -> datetime:
 def part_fields(part: PartKey, item_id: str | None, context: ContextValues) -> PartFields:
     """Return the fields that every message about this part has.
 
-    `item_id` is None if no event gave one. Without a response id, the item id is then that of the stream key.
+    `item_id` is None if no event gave one. The item id of the stream key then takes its place, if the stream
+    key has one instead of a response id.
     """
     key = part.stream_key
     return PartFields(
@@ -138,7 +144,10 @@ def assembled_text(finished: FinishedPart) -> AssembledText:
 
 
 def contradiction_alert(contradiction: Contradiction) -> ModerationAlert:
-    """Return the alert about a contradiction. Its id depends on the part alone: each part has at most one."""
+    """Return the alert about a contradiction, of severity `info`.
+
+    Its id depends on the part alone, so all contradictions of one part have the same id.
+    """
     part = contradiction.part
     return built(
         ModerationAlert,
