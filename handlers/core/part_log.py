@@ -1,7 +1,7 @@
 """The log of a part: the fragments and closings of all batches, read as one set.
 
-Storage keeps a log as a sequence of chunks, of which each batch appends one, and decodes them. A chunk that
-was appended twice or out of order changes nothing here.
+Storage keeps a log as a sequence of chunks, of which each batch appends one. It decodes them, and may join
+small ones. A chunk that was appended twice, or in another order, does not change the text.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 
 
 class Chunk(Protocol):
-    """The events, at least one, that one batch added to a part."""
+    """The events, at least one, that one batch added to a part; or those of several batches, joined."""
 
     item_id: str | None
-    """Item id of the earliest event that has one. None if no event has one, or if the worker that stored the
-    chunk had stored the id with an earlier one."""
+    """Item id of the earliest event that has one.
+
+    None if no event has one, or if the worker had already stored the item ids of the part with another chunk.
+    """
     ids_differ: bool
-    """True if the events have several item ids."""
+    """True if the events have several item ids; False without `item_id`."""
     numbers: int | list[int | None]
     """Sequence number of each fragment, None for one without; or only the first number, if each is one more
     than the previous one."""
@@ -131,7 +133,7 @@ class PartLog:
         return self._first_text
 
     def has_fragment(self, until: Arrival) -> bool:
-        """Return whether a fragment came at or before `until`."""
+        """Return whether a fragment, even with an empty delta, came at or before `until`."""
         for chunk in self._chunks:
             first = chunk.first_fragment
             if first is not None and first <= until:
@@ -139,7 +141,7 @@ class PartLog:
         return False
 
     def length(self, until: Arrival) -> int:
-        """Return the UTF-16 length of the text joined from the fragments that came at or before `until`."""
+        """Return the length, in UTF-16 units, of the text that `assembled` returns for `until`."""
         if self._lengths is None:
             self._lengths = lengths_of(self.fragments)
         arrivals, lengths = self._lengths
@@ -154,7 +156,7 @@ class PartLog:
         """Join the fragments that came at or before `until`; None means all.
 
         Returns:
-            The joined text, and the number of fragments that came after `until`.
+            The joined text, and the number of distinct arrivals of fragments after `until`.
         """
         if until is None or self._all_until(until):
             assembly = self._joined()
@@ -170,7 +172,7 @@ class PartLog:
         """Join the fragments of all chunks as they are, without sorting or looking for repeats.
 
         Return None unless sequence numbers are consecutive in each chunk and increase from chunk to chunk:
-        only then are the fragments surely in order, and none repeated.
+        only then are the fragments surely in order, and none repeated. Without fragments, the text is empty.
         """
         texts: list[str] = []
         first = last = None
