@@ -104,8 +104,8 @@ def assemble(fragments: Iterable[StoredFragment]) -> Assembly:
 def lengths_of(fragments: Iterable[StoredFragment]) -> tuple[list[Arrival], list[int]]:
     """Return the fragments' distinct arrivals, sorted, and a UTF-16 length for each of them.
 
-    The length is that of the text that `assemble` joins from this fragment and all earlier ones, so repeats
-    do not count.
+    The length is that of the text that `assemble` joins from this fragment and all earlier ones. Fragments
+    that it leaves out as repeats do not count.
     """
     arrived = sorted({fragment.arrival: fragment for fragment in fragments}.values())
     lengths, by_number = [], dict[int, str]()

@@ -41,8 +41,8 @@ def contradiction_of(timeline: Timeline, part: PartKey, text: str, *, since: Arr
 
     Return None if there is none. All stored closings of the part are compared. Final copies are compared only
     if `text` is not empty and the low-water mark has passed them. The text in a final copy must be at the
-    part's place and the only one of its kind there, and the response may have no other part of the kind by
-    then.
+    part's place and be the only one of its kind in that copy, and the response may have no other part of the
+    kind by then.
 
     Args:
         timeline: the stored state of the response.

@@ -41,7 +41,10 @@ class Assigned(NamedTuple):
     """The result of matching misplaced copies in the ends of items to the parts that they belong to."""
 
     closes: dict[PartKey, Close]
-    """Closes of open parts, including those by a misplaced copy and those of the keys in `copies`."""
+    """Closes of open parts that the low-water mark has passed.
+
+    Closes by a misplaced copy are added; those of the keys in `copies` remain.
+    """
     copies: set[PartKey]
     """Keys at which the end of an item repeats the text of another part. No text is written for them."""
     others: list[tuple[PartKey, Other]]
@@ -64,9 +67,9 @@ class Assigned(NamedTuple):
 
 
 def is_whole(log: PartLog, close: Close) -> bool:
-    """Return whether a closing gives the text of a part without deltas, at the part's own place.
+    """Return whether a closing gives a text at the part's own place, and no delta of the part came before.
 
-    Return False if any delta, even an empty one, came before the close, or if only a final copy has the text.
+    Return False if even an empty delta came before the close, or if only a final copy has the text.
     """
     return bool(close.stated.text) and close.own and not log.has_fragment(close.at)
 
