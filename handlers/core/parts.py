@@ -1,4 +1,4 @@
-"""Effects of the two events that most parts consist of: a delta and a `.done`."""
+"""Make the effects of the delta events and the `.done` event of a part, for handlers of any kind of text."""
 
 from __future__ import annotations
 
@@ -22,17 +22,28 @@ def _part(event: PartEvent | SummaryEvent, origin: Origin, kind: Kind, index: in
 def fragment(
     event: PartEvent | SummaryEvent, origin: Origin, kind: Kind, index: int, delta: str
 ) -> Iterator[Fragment]:
-    """Yield the one fragment that a delta event adds to its part. `index` is the content or summary index."""
+    """Yield one fragment: the text `delta` of a delta event, for its part of the kind `kind`.
+
+    `index` is the content or summary index of the event.
+
+    Raises:
+        UnattributableEventError: the entry has no response id, and the event's item id is missing or too
+            long. The iterator raises it, not the call.
+    """
     yield Fragment(_part(event, origin, kind, index), delta, event.sequence_number, event.item_id)
 
 
 def closing(
     event: PartEvent | SummaryEvent, origin: Origin, kind: Kind, index: int, text: str | None
 ) -> Iterator[Closing]:
-    """Yield the one closing that a `.done` event gives for its part.
+    """Yield one closing: that of a `.done` event, for its part of the kind `kind`.
 
-    `index` is the content or summary index. The closing has `text` or, if that is None, the checksum of the
-    text, if the event has one.
+    `index` is the content or summary index of the event. `text` is the whole text that the event gives. If it
+    is None, the text of the closing is empty, and the closing has the event's checksum, if there is one.
+
+    Raises:
+        UnattributableEventError: the entry has no response id, and the event's item id is missing or too
+            long. The iterator raises it, not the call.
     """
     checksum, source = None, "provider"
     if isinstance(event, TextDone):
