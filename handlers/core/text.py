@@ -16,12 +16,22 @@ the marker of two texts takes less than 200 bytes of Redis."""
 
 
 def text_digest(text: str) -> str:
-    """Return a digest of six characters, which is stored to compare later copies with a finished text."""
+    """Return the digest of a text that is stored to compare later copies with the finished text.
+
+    It is the first six characters of the SHA-256 of the text's UTF-8, in URL-safe Base64.
+
+    Raises:
+        UnicodeEncodeError: the text has surrogates; pass it through `repair` first.
+    """
     return _short(sha256(text.encode()).digest())
 
 
 def sha256_digest(sha256_hex: str) -> str:
-    """Return the `text_digest` of a text, given its SHA-256 in hexadecimal."""
+    """Return the `text_digest` of a text, given the SHA-256 of its UTF-8 in hexadecimal.
+
+    Raises:
+        ValueError: `sha256_hex` is not hexadecimal.
+    """
     return _short(bytes.fromhex(sha256_hex))
 
 
@@ -30,7 +40,10 @@ def _short(digest: bytes) -> str:
 
 
 def repair(text: str) -> str:
-    """Return `text` with surrogate pairs joined and lone surrogates replaced, so that UTF-8 can encode it."""
+    """Return `text` with surrogate pairs joined, and each lone surrogate replaced by U+FFFD.
+
+    UTF-8 can encode the result. A text without surrogates is returned unchanged.
+    """
     if text.isascii():
         return text
     try:
@@ -41,5 +54,8 @@ def repair(text: str) -> str:
 
 
 def utf16_length(text: str) -> int:
-    """Return the number of UTF-16 units of a text; `repair` does not change it."""
+    """Return the number of UTF-16 units of a text, surrogates included.
+
+    The number is the same before and after `repair`.
+    """
     return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
