@@ -19,15 +19,20 @@ if TYPE_CHECKING:
 
 
 class LowWater(NamedTuple):
-    """The low-water mark of the consumer group: the effects of every entry before `entry` are stored."""
+    """The low-water mark of the consumer group: the entry before which no entry is unread or pending.
+
+    The effects of every entry before `entry` are stored; `entry` itself may be pending. Entries of the
+    responses in `owned` are an exception.
+    """
 
     entry: EntryId = EntryId(0, 0)
     stalled: bool = False
     """True if the worker with the pending entry `entry` seems stuck: texts that are certain need not wait."""
     owned: Mapping[StreamKey, LowWater] = MappingProxyType({})
-    """Low-water marks of responses with older pending entries of their own.
+    """Low-water marks of the responses that have a pending entry before `entry`, by stream key.
 
-    Such an entry holds back no other response.
+    A response's mark is the oldest of these entries. They are known to hold events of this response only, so
+    they hold back no other response.
     """
 
     def of(self, stream_key: StreamKey) -> LowWater:
@@ -35,13 +40,20 @@ class LowWater(NamedTuple):
         return self.owned.get(stream_key, self)
 
     def passed(self, entry: EntryId) -> bool:
-        """Return whether the effects of an entry, and of all entries before it, are stored."""
+        """Return whether `entry` is before the mark, so that its effects and all earlier ones are stored.
+
+        The marks in `owned` are ignored: for the events of one response, ask the mark that `of` returns.
+        """
         return entry < self.entry
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseState:
-    """The stored state of one response, as the closing rules read it."""
+    """The stored state of one response, as the closing rules read it.
+
+    `endings` has the endings of items and of the response, but not the applied ones that storage has deleted.
+    `notes` lacks the notes next to these.
+    """
 
     stream_key: StreamKey
     registers: Mapping[RegisterName, Register] = field(default_factory=dict)
@@ -58,9 +70,11 @@ class ResponseState:
     def context_known(self, until: EntryId) -> bool:
         """Return whether a text that the entry `until` closes has its final context.
 
-        A pending `response.created` may still add to the context, except in three cases: the context has a
-        model and a safety identifier, the `response.created` came by then, or the state is that of a bare
-        item, to which no `response.created` refers.
+        A pending `response.created` could add to the context. The context counts as final in three cases:
+
+        1. The entries up to and including `until` give a model and a safety identifier.
+        2. An event of the response in one of these entries gives the model.
+        3. The producer gave no response id, so no `response.created` refers to the state.
         """
         learned = self.registers.get(RegisterName("model", learned=True))
         context = context_of(self.registers, until)
