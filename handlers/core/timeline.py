@@ -42,28 +42,34 @@ class CopyIndex:
                 self._sole[copy.kind] = None if copy.kind in self._sole else copy
 
     def of(self, part: PartKey, item_id: str | None) -> Copy | None:
-        """Return the copy of a part; None if there is none.
+        """Return the copy with the item, the content index and the kind of a part; None if there is none.
 
-        The item is found by its id if the copies have that id at exactly one position, else by its
-        `output_index`. (Some servers count `output_index` from 1, change ids in the copy, or use one twice.)
+        `item_id` is the id of the part's item, if known. The item is found by this id if the copies have the
+        id at exactly one position, else by the part's `output_index`. (Some servers count `output_index` from
+        1, change ids in the copy, or use one twice.) The text of the copy may be empty. The first of several
+        copies at one place is returned.
         """
         position = None if item_id is None else self._positions.get(item_id)
         position = part.output_index if position is None else position
         return self._places.get((position, part.content_index, part.kind))
 
     def sole(self, kind: Kind) -> Copy | None:
-        """Return the copy of a kind that has a text; None if there is no such copy, or more than one."""
+        """Return the only copy of a kind that has a non-empty text; None if none or several have one."""
         return self._sole.get(kind)
 
 
 class Timeline:
-    """The endings of a response and the beginnings of its parts, sorted by arrival."""
+    """Indexes of the endings, copies, parts and notes in the stored state of one response.
+
+    `response_ends` has the stored endings of the response, without those of items, in the order of the
+    stream. The indexes do not follow later changes of the state.
+    """
 
     def __init__(self, state: ResponseState, low_water: LowWater) -> None:
-        """Build the indexes.
+        """Build the indexes. `low_water` is the mark of this response, as `LowWater.of` returns it.
 
-        Final copies beyond the low-water mark are left out of `sole_copies`: an earlier entry that is still
-        pending may have another text of the same kind.
+        The mark limits `sole_copies` only, which leaves out final copies that the mark has not passed: an
+        earlier entry that is still pending may have another text of the same kind.
         """
         self.state = state
         ordered = sorted(state.endings.items(), key=itemgetter(0))
@@ -129,22 +135,26 @@ class Timeline:
         return self._copies[response_end]
 
     def sole_copies(self, part: PartKey) -> list[tuple[Arrival, Copy]]:
-        """Return the texts that final copies list at a part's place, each with the arrival of its final copy.
+        """Return the copies at a part's place from the response's final copies, in the order of the stream.
 
-        A final copy counts only if it has no other text of the part's kind, and the low-water mark has passed
-        it.
+        Each is returned with the arrival of its final copy. A final copy counts only if this is its only
+        non-empty text of the part's kind, and if the low-water mark has passed the final copy.
         """
         return self._sole.get((part.output_index, part.content_index, part.kind), [])
 
     def has_part(self, kind: Kind, until: Arrival) -> bool:
-        """Return whether a part of a kind is finished, or began at or before `until`."""
+        """Return whether a part of a kind is finished, or is open and began at or before `until`.
+
+        A finished part counts even if it began after `until`.
+        """
         arrivals = self._began.get(kind)
         return kind in self._finished_kinds or (arrivals is not None and arrivals[0] <= until)
 
     def is_only_part(self, part: PartKey, until: Arrival) -> bool:
         """Return whether a part is the only one of its kind at the event `until`.
 
-        That is, no other part of the kind is finished or has begun at or before that event.
+        No other part of the kind may be finished, or be open and have begun at or before `until`. A finished
+        part counts even if it began later. The part itself need not be stored.
         """
         log = self.state.open_parts.get(part)
         itself = part in self.state.finished_parts or (log is not None and log.began <= until)
@@ -160,13 +170,18 @@ class Timeline:
         return alike
 
     def parts_like(self, part: PartKey) -> list[PartKey]:
-        """Return the finished and open parts of the same kind and item, the part itself included."""
+        """Return the finished parts, then the open ones, that have the kind and the item of `part`.
+
+        `part` itself is included if it is finished or open. Without a response id, all parts belong to one
+        item.
+        """
         return self._alike.get(_item_of(part), [])
 
     def announced(self, since: Arrival, until: Arrival) -> list[tuple[Arrival, Copy]]:
-        """Return the texts announced from `since` to before `until`, each with its arrival.
+        """Return the non-empty texts announced from `since` (inclusive) to `until` (exclusive).
 
-        A second text at the same place, or one that equals an earlier text of its kind, is left out.
+        Each is returned with the arrival of the event that announced it, in the order of the stream. Left out
+        is a second text at the same place, and a text that equals one returned before it of the same kind.
         """
         first, end = (bisect_left(self._announced, at, key=itemgetter(0)) for at in (since, until))
         by_place: dict[Place, tuple[Arrival, Copy]] = {}
@@ -186,7 +201,10 @@ class Timeline:
         return self._fallback[1] if self._fallback is not None and self._fallback[0] <= until else None
 
     def has_ended(self, before: Arrival) -> bool:
-        """Return whether an unapplied ending of the response came before `before`."""
+        """Return whether an ending of the response that is still stored came before `before` (exclusive).
+
+        Endings of items do not count.
+        """
         return bool(self.response_ends) and self.response_ends[0][0] < before
 
     def applied_endings(
@@ -194,8 +212,13 @@ class Timeline:
     ) -> list[Arrival]:
         """Return the arrivals of the endings that the low-water mark has passed, with nothing left to close.
 
-        `still_open` has the parts that stay open. An ending has one of them left to close if that began
-        before it and, for the ending of an item, belongs to the item.
+        They are unsorted, and endings of items are among them. The ending of the response has something left
+        to close if a part in `still_open` began at or before it. For the ending of an item, that part must
+        have the item's output index.
+
+        Args:
+            low_water: the mark of this response, as `LowWater.of` returns it.
+            still_open: the parts that stay open after the settlement.
         """
         first: Arrival | None = None
         first_of: dict[int, Arrival] = {}
@@ -211,7 +234,10 @@ class Timeline:
 
 
 def is_like(part: PartKey, other: PartKey) -> bool:
-    """Return whether two parts have the same kind and item."""
+    """Return whether two parts of a response have the same kind and output index.
+
+    Without a response id, all parts belong to one item, and the output index does not count.
+    """
     return _item_of(part) == _item_of(other)
 
 
@@ -224,5 +250,5 @@ def _item_of(part: PartKey) -> tuple[int | None, Kind]:
 
 
 def place_of(copy: Copy) -> Place:
-    """Return the output index, content index and kind of a copy."""
+    """Return the place of a copy: its `output_position`, content index and kind."""
     return copy.output_position, copy.content_index, copy.kind
