@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from handlers.core.response import ResponseEnd
 
 HandleEvent = Callable[[Any, Origin], Iterable[Effect]]
-"""The function of a handler: it takes a validated event and its origin, and returns the effects."""
+"""Function of a route. It takes an event, validated by the route's model, and the event's origin. It returns
+the effects, or yields them."""
 
 
 _KIND_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -30,7 +31,10 @@ class HandlerError(ValueError):
 
 
 class KindNameError(HandlerError):
-    """A handler's own kind has a name that keys and settings cannot hold."""
+    """A handler's own kind has a name that keys and settings cannot hold.
+
+    A name has at most 64 lower-case letters (a to z), digits and underscores, and begins with a letter.
+    """
 
     def __init__(self, name: str, handler: str) -> None:
         super().__init__(
@@ -73,7 +77,11 @@ def _type_of(model: type[Event]) -> str:
 
 
 class Opening(NamedTuple):
-    """A part for which an opening alert may be raised, with the values known so far."""
+    """A part for which an opening alert may be raised, with the values known at that time.
+
+    When a batch begins the part with a delta, `text` is the text of the part's deltas in this batch. When the
+    part is finished and has not raised the alert, `text` is its whole text.
+    """
 
     part: PartKey
     text: str
@@ -88,9 +96,13 @@ class Handler:
     """A handler of one family of events.
 
     `kinds` are the kinds of text that it rebuilds: the names of built-in ones, or the rows of its own kinds
-    (`deltaloom.kinds`). Copies of kinds that no handler rebuilds are skipped. `opened` and `finished` make
-    the alerts of its texts; None means no alert. `ended` is called with every end of a response, and returns
-    an alert or None; only the first alert of each type is written.
+    (`deltaloom.kinds`). Copies and closings of kinds that no enabled handler rebuilds are skipped.
+
+    `opened` makes the alert of a text that begins, `finished` that of a finished text; without the function,
+    such texts raise no alert. `ended` is called with the ends of all responses, also of those that are given
+    up, and returns an alert or None. A function may be called several times for one text or end. An opening
+    alert is written once for each part, a finished alert once for each text, and an alert about ends once for
+    each type and response.
     """
 
     name: str
@@ -102,12 +114,19 @@ class Handler:
 
     @property
     def own_kinds(self) -> tuple[TextKind, ...]:
-        """Kinds that this handler defines itself; a row with the name of a built-in kind is left out."""
+        """Rows in `kinds` that define a kind of this handler, in no fixed order.
+
+        A row with the name of a built-in kind is left out.
+        """
         return tuple(each for each in self.kinds if isinstance(each, TextKind) and each.name not in KINDS)
 
 
 class RoutingTable:
-    """The enabled handlers: their routes by event type, and the handlers by kind of text."""
+    """The enabled handlers: their routes by event type, and the handlers by kind of text.
+
+    `routes` has the route of each event type. `kinds` has the handler of each kind of text, by the name of
+    the kind; the last handler that rebuilds a kind counts.
+    """
 
     __slots__ = ("end_handlers", "handlers", "kinds", "refusing", "routes")
 
@@ -115,7 +134,7 @@ class RoutingTable:
         """Build the table.
 
         Raises:
-            HandlerConflictError: two handlers claim one event type.
+            HandlerConflictError: two handlers with different names claim one event type.
             KindNameError: a handler brings a kind with a name that is not allowed.
         """
         self.handlers = tuple(handlers)
@@ -128,9 +147,9 @@ class RoutingTable:
         }
         rows = [*KINDS.values(), *(kind for handler in self.handlers for kind in handler.own_kinds)]
         self.refusing = frozenset(kind.name for kind in rows if kind.counts_as_refused)
-        """Kinds of text that count as refused."""
+        """Names of the kinds of text that count as refused, also of built-in ones without a handler."""
         self.end_handlers = tuple(handler.ended for handler in self.handlers if handler.ended is not None)
-        """Functions that are called with every end of a response."""
+        """Functions `ended` of all handlers that have one; each is called with every end of a response."""
         claimed: dict[str, str] = {}
         routes: dict[str, Route] = {}
         for handler in self.handlers:
