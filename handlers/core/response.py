@@ -1,19 +1,21 @@
 """The closing rules: decide when a text is finished, and with which text.
 
-1. A part is closed by the first event that closes it and leaves it with a text: its own `.done`, a copy of
-   the part or its item, or the end of its response. A closing without a text, of a part without deltas, is
-   only stored: a later copy may have the text.
-2. Later events are late and change nothing. The end of an item or a response closes only the parts that began
-   before it. Only the order of events counts, also within an array. Their division into entries and batches
-   does not.
-3. A whole text (one without deltas) may be a copy at another place than its original. Such a copy makes no
-   text of its own: see `handlers.core.copies`.
+1. A part is closed by the first of these events:
+   - its own `.done`, a copy of the part or its item, or the end of its item, if the event gives a text, marks
+     the text as redacted, or comes after a non-empty delta;
+   - the end of its response, in any case.
+   An earlier `.done` without a text is only stored: a later copy may have the text.
+2. Events after the closing one are late and do not change the text. The end of an item or a response closes
+   only the parts that began before it. The order of events in the stream counts, also within an array. Their
+   division into entries and batches does not.
+3. A whole text (one without deltas before its closing event) may be a copy at another place than its
+   original. A copy makes no text of its own: see `handlers.core.copies`.
 4. Events before the closing one may still be pending in another worker, normally for milliseconds. So a
-   closed part waits until the group's low-water mark has passed the closing entry. If the other worker is
-   stuck or dead, texts that are certain are finished at once, and only the others wait. `_is_certain` has the
-   conditions.
-5. A finished text is never revised. A different authoritative text for the same part is a contradiction,
-   whenever it comes.
+   closed part waits until the group's low-water mark has passed the closing entry. If the mark is stalled,
+   because the other worker is stuck or dead, texts that are certain are finished, and only the others wait.
+   `_is_certain` has the conditions.
+5. A finished text is never revised. A different authoritative text for the part is reported as a
+   contradiction, also if the part was finished long before: see `handlers.core.contradictions`.
 """
 
 from __future__ import annotations
@@ -48,11 +50,18 @@ IDLE_TIMEOUT = "idle_timeout"
 """Reason of a text that was abandoned because its response had no new entry for the idle timeout."""
 
 OPEN_LIMIT = "open_limit"
-"""Reason of a text that was abandoned because too many responses were open, and this one was idle longest."""
+"""Reason of a text that was abandoned because too many responses were open, and its response was one of those
+without a new entry for the longest time."""
 
 
 class FinishedPart(NamedTuple):
-    """A finished part, with its text and all values of its message."""
+    """A finished part, with its text and all values of its message.
+
+    `assembly` has the text. If the response's ending closed the part, `status`, `reason` and the values about
+    the reason are those of the ending. A part that was given up is `abandoned`, unless it ended without a
+    text before. Any other part is `completed`, without a reason. `context` is the context known at the
+    closing event.
+    """
 
     part: PartKey
     assembly: Assembly
@@ -62,14 +71,18 @@ class FinishedPart(NamedTuple):
     item_id: str | None
     context: ContextValues
     started_ms: int
+    """Time of the entry that began the part, in ms since the epoch."""
     finished_ms: int
+    """Time of the entry that closed the part, in ms since the epoch; server time if it was abandoned."""
     late: int = 0
     """Number of fragments that came after the closing event."""
     reason_class: ReasonClass | None = None
     provider_category: str | None = None
     provider_explanation: str | None = None
     integrity_source: IntegritySource | None = None
+    """Writer of the whole text or checksum that the closing event gives; None if it gives neither."""
     contradiction: Contradiction | None = None
+    """Earliest other authoritative text of the part in the stored state; None if there is none."""
 
 
 class DroppedCopy(NamedTuple):
@@ -81,49 +94,64 @@ class DroppedCopy(NamedTuple):
 
 
 class ResponseEnd(NamedTuple):
-    """An end of a response. A response may have two: an `error`, then `response.failed`."""
+    """An end of a response: its ending in the stream, or the moment at which the response is given up.
+
+    A response may have two: an `error`, then `response.failed`.
+    """
 
     stream_key: StreamKey
     status: Status
     reason: str | None
     context: ContextValues
     at_ms: int
+    """Time of the ending's entry, or of giving up the response, in ms since the epoch."""
     reason_class: ReasonClass | None = None
     provider_category: str | None = None
     provider_explanation: str | None = None
     refused_in_text: bool = False
-    """True if the response has a text of a kind that counts as refused: that text has alerts of its own."""
+    """True if a part of a kind that counts as refused is finished or began at or before this end, or if this
+    or an earlier end gives a text of the kind. That text has alerts of its own. False if the response is
+    given up."""
     fallback: ModelChange | None = None
-    """First change of the model that was reported up to this end; None if none was."""
+    """First change of the model in the response, if it was reported at or before this end; else None."""
 
 
 @dataclass(slots=True)
 class Resolution:
-    """The parts, ends and contradictions of a response that can be settled now."""
+    """The result of `resolve`: the parts, ends and contradictions of a response that can be settled now."""
 
     closed: list[FinishedPart | DroppedCopy] = field(default_factory=list)
-    """Closed parts in the order of their closing events; a copy comes after its original."""
+    """Parts to finish or drop, in the order of their closing events, given-up parts last.
+
+    A dropped copy comes after its original, if `closed` has the original.
+    """
     applied_endings: list[Arrival] = field(default_factory=list)
-    """Endings with nothing left to close: no open part began before them."""
+    """Arrivals of the endings of items and of the response, unsorted, that have nothing left to close.
+
+    The low-water mark has passed them, and no part that they could close stays open.
+    """
     ended: bool = False
-    """True if the response has ended or is given up."""
+    """True if the low-water mark has passed a stored ending of the response, or the response is given up."""
     ends: list[ResponseEnd] = field(default_factory=list)
-    """Ends of the response that the low-water mark has passed, in the order of the stream; or the end of a
-    response that is given up."""
+    """Stored ends of the response that the low-water mark has passed, in the order of the stream.
+
+    One end with the status `abandoned` if the response is given up and no ending of it is stored.
+    """
     contradictions: list[Contradiction] = field(default_factory=list)
-    """Texts of copies that differ from the texts of parts that were finished or closed before."""
+    """Final copies that contradict parts stored as finished, and misplaced item copies that contradict parts
+    closed before them. Other contradictions are in `FinishedPart.contradiction`."""
     unsettled_since: EntryId | None = None
     """Earliest entry that closed a part, or ended an item or the response, and that still waits for the
     low-water mark; None if there is none."""
 
     @property
     def finished(self) -> list[FinishedPart]:
-        """Finished parts."""
+        """Finished parts in `closed`, in the same order."""
         return [each for each in self.closed if isinstance(each, FinishedPart)]
 
     @property
     def dropped(self) -> list[DroppedCopy]:
-        """Copies of other parts: no message is written for them."""
+        """Dropped copies in `closed`, in the same order."""
         return [each for each in self.closed if isinstance(each, DroppedCopy)]
 
 
@@ -147,13 +175,17 @@ def resolve(
 ) -> Resolution:
     """Apply the closing rules to the stored state of a response; return what can be settled now.
 
+    The state is not changed.
+
     Args:
         state: the stored state; it must have been read after `low_water`.
-        low_water: the low-water mark of the group.
+        low_water: the low-water mark of the group; the response's own mark in it is used, if there is one.
         refusing: the kinds of text that count as refused.
-        idle_at_ms: give up all parts that no event closes, at this server time in ms since the epoch. None:
-            keep them open.
-        why: the reason for giving up.
+        idle_at_ms: the server time, in ms since the epoch, at which the response is given up: parts that no
+            event closes are finished with the text that they have. Parts whose closing event the low-water
+            mark has not passed wait all the same. None: the response is not given up, and these parts stay
+            open.
+        why: the reason for giving up; without `idle_at_ms` it has no effect.
     """
     low_water = low_water.of(state.stream_key)
     result = Resolution(ended=idle_at_ms is not None)
@@ -201,18 +233,18 @@ def _close_parts(
     assigned: Assigned,
     result: Resolution,
 ) -> Iterator[_Closed]:
-    """Yield the parts that can be finished or dropped, each with the arrival of its close.
+    """Yield the parts that can be finished or dropped, each with the arrival of its close, in no fixed order.
 
     A close that the low-water mark has not passed must wait, unless the mark is stalled and the text is
-    certain. The arrival of the earliest close that waits is recorded in `result`.
+    certain. A part without a close in `closes` or `assigned` is skipped.
 
     Args:
-        timeline: the response's ends and copies.
-        low_water: the low-water mark.
-        closes: for each open part the close at its own place, or None if there is none.
+        timeline: the indexes of the response's state.
+        low_water: the low-water mark of the response.
+        closes: open parts, each with the close at its own place, or None if there is none.
         assigned: the closes that the mark has passed, including those by misplaced copies, and the parts that
-            are such copies. The copies are dropped.
-        result: where the earliest close that waits is recorded.
+            are misplaced copies. These parts are yielded as `DroppedCopy`.
+        result: its `unsettled_since` is lowered to the earliest entry with a close that waits.
     """
     for part, close in closes.items():
         log = timeline.state.open_parts[part]
@@ -236,9 +268,11 @@ def _add_closed(
     joined: Joined,
     result: Resolution,
 ) -> None:
-    """Add the parts in `found` to `result`, in the order of the stream; drop whole texts that are copies.
+    """Append the parts in `found` to `result.closed`, sorted by the arrivals of their closes.
 
-    `closes` has the closes of parts that an event has closed, behind the low-water mark.
+    A whole text that repeats the text of another part is appended as a `DroppedCopy`: rule 2 of
+    `handlers.core.copies`. `closes` has the closes of open parts that the low-water mark has passed,
+    including those by misplaced copies. A finished part that is not in `closes` never becomes a copy.
     """
     known = KnownTexts(timeline)
     for at, closed in sorted(found, key=_in_order):
@@ -256,7 +290,7 @@ def _add_closed(
 
 
 def _in_order(found: _Closed) -> tuple[Arrival, bool, PartKey]:
-    """Return the sort key of a closed part; among parts that one event closes, copies come last."""
+    """Return a sort key: by arrival of the close, then finished parts before dropped copies, then by part."""
     at, closed = found
     return at, isinstance(closed, DroppedCopy), closed.part
 
@@ -264,12 +298,16 @@ def _in_order(found: _Closed) -> tuple[Arrival, bool, PartKey]:
 def _end_response(
     timeline: Timeline, low_water: LowWater, result: Resolution, refusing: Collection[Kind]
 ) -> list[_Finished]:
-    """Record in `result` the ends of the response that the low-water mark has passed.
+    """Record in `result` the stored endings of the response that the low-water mark has passed.
 
-    Return the texts that no other event gave: a final copy has them, or the event that announced their parts.
-    Texts of a kind are left out if the response had a part of that kind by then. The position of a copy does
-    not prove that its text is new, and no text may be written twice. `refusing` has the kinds of text that
-    count as refused.
+    Each is appended to `result.ends`; `result.ended` is set to True if there is one. `refusing` has the kinds
+    of text that count as refused.
+
+    Return finished parts for the texts that only a final copy gives, or only the event that announced their
+    parts, each with the arrival of the ending. Texts of a kind are left out if a part of that kind is
+    finished or began at or before the ending, or if an earlier ending gave a text of the kind; announced
+    texts also if the final copy gives one. The position of a copy does not prove that its text is new, and no
+    text may be written twice.
     """
     found: list[_Finished] = []
     kinds_with_text: set[Kind] = set()
@@ -298,10 +336,12 @@ def _end_response(
 def _announced_parts(
     timeline: Timeline, since: Arrival, until: Arrival, ending: Ending, kinds_with_text: Collection[Kind]
 ) -> list[FinishedPart]:
-    """Return the texts announced from `since` to before `until` that no other event gave.
+    """Return finished parts for the texts announced from `since` (inclusive) to `until` (exclusive).
 
-    An event announces a text if it begins a part and gives the text of it. `ending` ends the response at
-    `until`. Texts of `kinds_with_text`, and of kinds of which the response has a part by then, are left out.
+    An event announces a text if it begins a part and gives the part's text. `ending` ends the response at
+    `until` and closes the parts. Their integrity is `unverified`, and they begin when they were announced.
+    Left out are texts of `kinds_with_text`, and of kinds of which a part is finished or began at or before
+    `until`.
     """
     return [
         _part_from_copy(timeline, until, ending, copy)._replace(
@@ -313,9 +353,10 @@ def _announced_parts(
 
 
 def _give_up(timeline: Timeline, now_ms: int, why: str, result: Resolution) -> list[_Finished]:
-    """Record in `result` that the response is given up at `now_ms` for the reason `why`.
+    """Append to `result.ends` that the response is given up at `now_ms` for the reason `why`.
 
-    Return the texts that only the event that announced them gave.
+    Return finished parts for announced texts of kinds of which the response has no open or finished part,
+    each with the arrival `_LAST`. Call it only if no ending of the response is stored.
     """
     state = timeline.state
     ending = Ending(state.stream_key, None, "abandoned", why, reason_class=reason_class(why))
@@ -354,16 +395,19 @@ def _response_end(
 
 
 def _is_certain(timeline: Timeline, log: PartLog, close: Close, finished: FinishedPart) -> bool:
-    """Return whether no earlier entry that is still pending can change the message of a finished part.
+    """Return whether a closed part may be finished while a stuck worker holds entries from before `close`.
 
-    All of these must hold:
+    `finished` is the part as `close` closes it. All of these must hold:
 
     1. The text is verified by the part or its item at the part's place. A final copy is not enough: a pending
        entry may close the part earlier, without a text.
-    2. Sequence numbers order the fragments, so that a pending repeat changes nothing.
+    2. Sequence numbers order the fragments, so that a pending repeat does not change the text.
     3. The item ids agree. If they differ, the message has that of the first event, which may be pending.
     4. No pending `response.created` can change the context.
-    5. No unapplied end of the response came before the part: its final copy may already have the text.
+    5. No stored end of the response came before the part began: its final copy may already have the text.
+
+    A pending entry may still have a repeat, which `duplicate_count` then misses, or an event that contradicts
+    the message, such as a report of a loss, which is then late.
     """
     confirmed = finished.integrity == "verified" and close.own and finished.assembly.numbered
     known = confirmed and not log.ids_differ and timeline.state.context_known(close.at.entry)
@@ -376,9 +420,10 @@ def _record_unsettled(result: Resolution, entry: EntryId) -> None:
 
 
 def _part_from_copy(timeline: Timeline, arrival: Arrival, ending: Ending, copy: Copy) -> FinishedPart:
-    """Return a part with the text of `copy`, closed by the response's `ending` at `arrival`.
+    """Return a finished part with the text of `copy`, closed by the response's `ending` at `arrival`.
 
-    `copy` is from the final copy or from an event that announced the text. Fragments after `arrival` are
+    `copy` is from the final copy or from an event that announced the text. The integrity is `repaired`; the
+    part begins and ends at the time of `arrival`. Stored fragments of the part after `arrival` are counted as
     late.
     """
     state = timeline.state
@@ -430,10 +475,16 @@ def _finished_part(timeline: Timeline, part: PartKey, log: PartLog, close: Close
 def _text_and_integrity(text_of_deltas: str, stated: StatedText, *, lost: bool) -> tuple[str, Integrity]:
     """Return the text of a closed part, and its integrity.
 
+    A whole text in `stated` is returned: `verified` if the deltas equal it, else `repaired`. Without one, the
+    deltas are returned: `redacted` if there are none and `stated` is redacted, `verified` if they have the
+    checksum in `stated`, else `unverified`.
+
     Args:
-        text_of_deltas: the joined deltas.
-        stated: what the closing event gives: the whole text, its checksum, that it is redacted, or nothing.
-        lost: true if the producer reported lost events by then, so that the text is never `verified`.
+        text_of_deltas: the joined deltas, repaired.
+        stated: the whole text that the closing event gives, its checksum, a mark that it is redacted, or none
+            of them.
+        lost: true if the producer reported at or before the close that it lost events. The text is then never
+            `verified`.
     """
     text, checksum = repair(stated.text), stated.note.checksum
     if text:
@@ -445,7 +496,11 @@ def _text_and_integrity(text_of_deltas: str, stated: StatedText, *, lost: bool) 
 
 
 def _abandoned_part(timeline: Timeline, part: PartKey, log: PartLog, now_ms: int, why: str) -> FinishedPart:
-    """Return the finished part for one that is given up: abandoned, or completed if it ended by itself."""
+    """Return the finished part for an open part that no event closes, with the text of all its deltas.
+
+    If a closing of the part or the end of its item came without a text, the part is `completed` at that time.
+    Else it is `abandoned` at the server time `now_ms`, for the reason `why`.
+    """
     # Some servers send the end of a part without any text: then the part did complete.
     ended = ended_without_text(timeline, part, log)
     assembly = log.assembled()[0]
