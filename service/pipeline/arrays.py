@@ -1,8 +1,9 @@
-"""Split a JSON array into its elements without parsing them.
+"""Split a JSON array into its elements, as raw JSON.
 
-A parser of the whole array would build objects for millions of brackets. It would also refuse the whole array
-for one element that is nested too deeply, has a number of thousands of digits, or is malformed. So each
-element is cut out as it was written, and parsed separately.
+A parser that builds objects would build them for millions of brackets. It would also refuse the whole array
+for one element that is nested too deeply, has a number of thousands of digits, or is malformed. So this
+module cuts out each element as it was written, and its callers parse the elements one by one. msgspec splits
+arrays without errors; `split_array` splits those that msgspec refuses.
 """
 
 from __future__ import annotations
@@ -35,16 +36,17 @@ _BLANK: Final = b" \t\n\r"
 
 
 class TooMuchStructureError(ValueError):
-    """An array that no parser accepts has more than `MAX_STRUCTURE` structural characters."""
+    """An array that msgspec refuses needs more than `MAX_STRUCTURE` steps to be split."""
 
 
 def elements_of(body: bytes, at_most: int) -> list[bytes] | None:
-    """Return the elements of a JSON array, each as raw JSON; None if the body is not a complete array.
+    """Return the elements of a JSON array, each as raw JSON; None if the body is not one complete array.
 
-    An array with more than `at_most` elements gives its first `at_most + 1` elements.
+    A malformed element does not cost the others: it is returned as it was written. An array with more than
+    `at_most` elements gives its first `at_most + 1` elements, even if its end is missing.
 
     Raises:
-        TooMuchStructureError: no parser accepts the array, and it has too much structure to split.
+        TooMuchStructureError: msgspec refuses the array, and `split_array` would take too long.
     """
     if not body.lstrip(_BLANK).startswith(b"["):
         return None
@@ -56,17 +58,20 @@ def elements_of(body: bytes, at_most: int) -> list[bytes] | None:
 
 @lru_cache(maxsize=4)
 def _first_elements(number: int) -> Callable[[bytes], tuple[msgspec.Raw, ...]]:
-    """Return a decoder of the first `number` elements of an array; absent elements become empty."""
+    """Return a function that decodes an array to its first `number` elements; absent ones become empty."""
     fields: list[Any] = [(f"element_{n}", msgspec.Raw, msgspec.Raw(b"")) for n in range(number)]
     decode = msgspec.json.Decoder(msgspec.defstruct("Elements", fields, array_like=True, gc=False)).decode
     return lambda body: msgspec.structs.astuple(decode(body))
 
 
 def split_array(body: bytes, at_most: int) -> list[bytes] | None:
-    """Return the same as `elements_of`, by visiting only the structural characters.
+    """Return the elements of an array that msgspec refuses, as `elements_of` does; split at the commas.
+
+    Each step goes to the next structural character outside of innermost pairs of brackets. A place without an
+    element gives an empty element, also in an empty array.
 
     Raises:
-        TooMuchStructureError: the array has more than `MAX_STRUCTURE` structural characters.
+        TooMuchStructureError: `MAX_STRUCTURE` steps have reached neither the end nor `at_most + 1` elements.
     """
     body = body.strip(_BLANK)
     if not body.startswith(b"["):
