@@ -50,11 +50,14 @@ if TYPE_CHECKING:
     from service.ports.storage import Contradicted
 
 LETTERS_TRACED = 32
-"""Maximum dead letters of a batch that get a link to their producers' traces."""
+"""Maximum dead letters of a batch whose producers' traces are linked to the trace of the batch."""
 
 
 class Batch:
-    """A batch of input entries, and the commit made from them."""
+    """A batch of input entries, and the commit made from them.
+
+    The constructor fills `commit`. The other methods that change it are for a commit that storage refused.
+    """
 
     def __init__(
         self,
@@ -65,13 +68,13 @@ class Batch:
         deliveries: Mapping[bytes, int] | None = None,
         dead_letter: Unreadable | None = None,
     ) -> None:
-        """Read the entries.
+        """Read the entries, and fill `commit` with their effects, counts and dead letters.
 
         Args:
             decoded: the entries, in the order of their ids.
             router: the handlers and limits.
             now_ms: server time in ms since the epoch; the `failed_at` of dead letters.
-            deliveries: number of deliveries by entry id. None or a missing id means 1.
+            deliveries: number of deliveries by entry id, for dead letters. None or a missing id means 1.
             dead_letter: make every entry a dead letter with this reason, undecoded. None: read them.
         """
         self._router = router
@@ -82,9 +85,9 @@ class Batch:
         self.commit = _commit_of(decoded.ids)
         self._counts = EventCounts(self.commit)
         self._slow_types: list[tuple[int, str]] = []
-        """The types of the events on the slow path, each with the index of its entry."""
+        """Types of the readable events of the entries in `_slow_entries`, each after its entry's index."""
         self._slow_entries: set[int] = set()
-        """The indexes of the entries on the slow path."""
+        """Indexes of the entries with all events read on the slow path."""
         self._crowding = Crowding(self.commit, self._entries, self._letters, router.max_response_parts)
         self._effects = EffectCollector(self.commit, router.table.kinds, self._counts, self._crowding)
         self._reads = dead_letter is None
@@ -100,9 +103,10 @@ class Batch:
         return len(self._decoded)
 
     def event_types(self, only: Collection[int] | None) -> dict[str, int]:
-        """Return the number of events by type, without those that cannot be read.
+        """Return the number of events by type; empty if all entries became dead letters undecoded.
 
-        Only events of the entries with the indexes `only` count; None means all.
+        An event counts if its type was read, even if it was left out or is a dead letter now. Only
+        events of the entries with the indexes `only` count; None means all.
         """
         types: dict[str, int] = {}
         if not self._reads:
@@ -120,7 +124,11 @@ class Batch:
         return types
 
     def reject_parts(self, parts: Mapping[PartKey, Unreadable]) -> None:
-        """Turn each part's fragments, or its closings if it has no fragments, into dead letters."""
+        """Make dead letters of each part's fragments, or of its closings if it has no fragments.
+
+        These events, and the part's opening alert, are removed from the commit. `parts` has the reason for
+        each part.
+        """
         places = [(*target, why) for part, why in parts.items() for target in self._remove_events(part)]
         for index, some in groupby(sorted(places, key=itemgetter(0)), key=itemgetter(0)):
             for _, position, why in some:
@@ -149,7 +157,11 @@ class Batch:
         return places
 
     def leave_out(self, parts: Iterable[PartKey]) -> None:
-        """Remove parts beyond the limit of their response, and count their events (see `Crowding`)."""
+        """Remove parts from the commit because their response has too many, and count all their events.
+
+        The earliest event of the first part that a response loses also becomes a dead letter, unless the
+        batch already has such a letter about the response.
+        """
         indexes = self.commit.indexes()
         for part in parts:
             change = self.commit.responses[part.stream_key].parts.pop(part)
@@ -161,7 +173,11 @@ class Batch:
             )
 
     def leave_out_notes(self, keys: Iterable[StreamKey]) -> None:
-        """Remove item endings and notes of responses that have too many; count them (see `Crowding`)."""
+        """Remove all item endings and notes that the batch has for these responses, and count their events.
+
+        The earliest event of a response also becomes a dead letter, unless the batch already has a letter
+        about too many parts or notes of that response.
+        """
         indexes = self.commit.indexes()
         for key in keys:
             response = self.commit.responses[key]
@@ -175,10 +191,11 @@ class Batch:
             self._crowding.leave_out_of_notes(key, entries, [at.position for at in arrivals])
 
     def contradict(self, part: PartKey, stored: Contradicted) -> None:
-        """Add an alert about the earliest text in this batch that contradicts the finished text of a part.
+        """Set the alert `contradicted` of a part whose text is finished already.
 
-        `stored` describes the finished text. Do nothing if the closings of the part in this batch have become
-        dead letters since, because they were too large.
+        The alert is about the batch's earliest closing of the part with another text or another checksum.
+        `stored` has the digest of the finished text, and the response's registers. Do nothing if `leave_out`
+        or `reject_parts` has removed the closing from the commit.
         """
         response = self.commit.responses[part.stream_key]
         change = response.parts.get(part)
@@ -199,16 +216,20 @@ class Batch:
             )
 
     def producer_context(self, index: int) -> ProducerContext:
-        """Return the producer context of an entry; an empty one if the entry cannot be read."""
+        """Return the producer context of the entry at an index; an empty one if it cannot be read.
+
+        The entry is opened again, unless it was the last one opened.
+        """
         try:
             return self._entries[index].producer
         except UnreadableError:
             return ProducerContext(None, ContextValues())
 
     def traceparents(self) -> set[str]:
-        """Return the `traceparent` of each producer whose entries have an effect, or are dead letters.
+        """Return the distinct `traceparent` values of entries that have effects, or are dead letters.
 
-        At most `LETTERS_TRACED` dead letters are looked up, because that opens their entries again.
+        Only the first `LETTERS_TRACED` dead letters are looked up, because each look-up opens an entry again.
+        Events that are only counted have no effect.
         """
         contexts = [
             each for response in self.commit.responses.values() for each, _ in response.context_claims
@@ -219,9 +240,10 @@ class Batch:
         return {context.traceparent for context in contexts if context.traceparent is not None}
 
     def _reject(self, index: int, position: int, why: Unreadable) -> None:
-        """Make an event a dead letter; if it is the only event of its entry, the letter has the whole entry.
+        """Record that an event becomes a dead letter; `_write_letters` makes the letter.
 
-        `index` is that of the entry in the batch, `position` that of the event in the entry's array.
+        The letter has the whole entry if the event is the only one of its entry. `index` is the entry's index
+        in the batch, `position` the event's index in the entry's array.
         """
         try:
             alone = len(self._entries[index].slots) == 1
@@ -230,7 +252,10 @@ class Batch:
         self._letters.add(index, None if alone else position, why)
 
     def _write_letters(self, index: int) -> None:
-        """Write the dead letters of an entry, if it has any. Call it before another entry is opened."""
+        """Make the dead letters that were recorded for an entry, if any; they do not go to storage yet.
+
+        Call it before another entry is opened, since the entry would then be opened twice.
+        """
         if self._letters.wants(index):
             self._letters.write(index, self._entries[index])
 
@@ -269,7 +294,8 @@ class Batch:
         """Validate events of an entry by their models, and handle them.
 
         The models parse the JSON themselves, which is fastest. An event that its model refuses is read again
-        by `_read`, which leaves out odd fields or finds the error.
+        by `_read`, which leaves out odd fields or finds the error. If the router cannot tell the response
+        from the metadata, `_read` reads the entry as a whole instead.
         """
         _, fields = self._decoded.raw(index)
         source = self._router.source(fields[2:])
@@ -291,9 +317,9 @@ class Batch:
             self._read(index, refused)
 
     def _read(self, index: int, only: Sequence[int] | None = None) -> None:
-        """Read an entry on the slow path and handle its events, or only those at the positions `only`.
+        """Read an entry on the slow path and handle all its events, or only those at the positions `only`.
 
-        Events that cannot be read become dead letters.
+        An event that cannot be read becomes a dead letter, and so does an entry that cannot be opened.
         """
         opened_entry = self._entries[index]
         if only is None:
@@ -315,7 +341,8 @@ class Batch:
     ) -> None:
         """Handle an event, or count it if its type has no handler; make it a dead letter if it is invalid.
 
-        `strict` is as in `fitted`.
+        Fields that its model refuses are left out and counted. `strict` is False for an event in flat fields,
+        whose values are all strings.
         """
         why = slot.why
         if why is None:
@@ -337,9 +364,10 @@ class Batch:
     def _handle(
         self, index: int, position: int, producer: ProducerContext, route: Route, event: Event
     ) -> None:
-        """Call the handler of an event and add its effects; count the event if there are none.
+        """Call the handler of an event and add its effects to the commit.
 
-        If the handler fails, the event becomes a dead letter.
+        An event without effects is counted by its type. If the handler fails, the event becomes a dead
+        letter. Context values of the producer that are too long are counted in any case.
         """
         origin = Origin(Arrival(self.commit.entry(index), position), producer.response_id, producer.context)
         self._counts.count_truncated(producer.context.truncated, [index])
@@ -355,7 +383,10 @@ class Batch:
 
 
 def _count(entries: Iterable[int], slow: Collection[int], only: Collection[int] | None) -> int:
-    """Return how many of the entries are in `only` (None: count every entry) but not in `slow`."""
+    """Return how many of the entry indexes, repeats included, are in `only` but not in `slow`.
+
+    None for `only` means that every index is in it.
+    """
     return sum(entry not in slow and (only is None or entry in only) for entry in entries)
 
 
@@ -377,7 +408,10 @@ def _effects_of(route: Route, event: Event, origin: Origin) -> list[Effect]:
 
 
 def _owner(producer: ProducerContext, event: dict[str, Any]) -> StreamKey | None:
-    """Return the stream key of an event without a handler; None if it has no usable id."""
+    """Return the stream key of an event without a handler: its response id, else its item id.
+
+    None means that the id is missing, or is not a printable string.
+    """
     owner = producer.response_id or event.get("item_id")
     if isinstance(owner, str) and owner.isprintable():
         return StreamKey("response" if producer.response_id else "item", owner)
