@@ -1,4 +1,4 @@
-"""Build the batches of one read: small entries first, large ones in batches of their own.
+"""Build the batches of one read: first those of small entries, then those of large ones.
 
 A read is one call of `ReadingClient.xreadgroup`, which may send several commands.
 """
@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from service.ports.storage import RawEntry
 
 LARGE_ENTRY_BYTES = 16 * 1024
-"""Bytes above which an entry is large. Large entries are processed after the others that were read with them,
-and storage records their owner. (An entry is not measured if its first field is a small `event`.)"""
+"""Bytes of names and values above which an entry is large.
+
+Large entries are processed after the others that were read with them, and storage records their owner if it
+is known. An entry that begins with the field `event`, and is read before the first large one, counts as small
+if its event is small.
+"""
 
 NO_OWNER = StreamKey("item", "")
 """Owner of an entry that is too large to decode and names no response. Such an entry becomes a dead
@@ -31,11 +35,12 @@ LARGE_BATCH_BYTES = 128 * 1024
 
 
 class BatchBuilder:
-    """The entries of one read, decoded as they arrive and divided into batches.
+    """The entries of one read, divided into batches: small entries first, deferred ones last.
 
-    Batches of small entries have at most `max_bytes`. Large entries, and later ones of the same owner, come
-    last, in batches of at most `LARGE_BATCH_BYTES` or of one entry, so that the others need not wait for
-    them. The order of processing does not change any text.
+    `extend` decodes small entries at once, into batches of at most `max_bytes`. It defers large entries, so
+    that the others need not wait for them; `batches` decodes these, and several share a batch of up to
+    `LARGE_BATCH_BYTES`. Once a large entry is deferred, later entries of the same owner are deferred too, and
+    entries without a known owner count as entries of one owner. The order of processing changes no text.
     """
 
     def __init__(self, rules: Rules, max_bytes: int, replication_id: str = "", read_ms: int = 0) -> None:
@@ -44,9 +49,12 @@ class BatchBuilder:
         self.replication_id = replication_id
         """Replication id that storage had reported when the read began; empty if none."""
         self.read_ms = read_ms
-        """The server's time when the read began, as in `Commit.read_ms`."""
+        """Server time in ms since the epoch, shortly before the read; 0 if it was not known."""
         self.owners: dict[bytes, StreamKey] = {}
-        """Owners for storage to record: the response that each deferred entry names, by entry id."""
+        """Owners for storage to record, by id of a deferred entry: the response that the entry names.
+
+        An entry without a known owner is missing, unless it is too large to decode: then it has `NO_OWNER`.
+        """
         self._small: list[DecodedBatch] = []
         self._unowned: list[RawEntry] = []
         """Deferred entries without a known owner: they hold back all texts, so they come first."""
@@ -55,10 +63,10 @@ class BatchBuilder:
         """Entries that are too large to decode. They come last."""
         self._deferred_size = 0
         self._deferred_owners: set[StreamKey | None] = set()
-        """Owners of deferred entries; None stands for an unknown owner.
+        """Owners of the entries in `_unowned` and `_large`; None stands for an unknown owner.
 
-        Later entries of the same owner are deferred too, so that its opening alert begins with the first
-        delta.
+        Later entries of the same owner are deferred too, so that the text of an opening alert begins with the
+        first delta.
         """
 
     def __len__(self) -> int:
@@ -75,7 +83,10 @@ class BatchBuilder:
 
     @property
     def batches(self) -> list[DecodedBatch]:
-        """The batches, in the order in which they are to be processed."""
+        """Batches in the order in which they are to be processed, none of them empty.
+
+        Each access decodes the deferred entries again, so read it once, after the last `extend`.
+        """
         small = [batch for batch in self._small if len(batch)]
         cut = (some for entries in self._deferred for some in slices(entries, LARGE_BATCH_BYTES))
         large = [DecodedBatch.of(self._rules, some) for some in cut]
@@ -94,27 +105,30 @@ class BatchBuilder:
 
     @property
     def size(self) -> int:
-        """Upper bound of the bytes that storing all entries takes."""
+        """Bytes of all entries. Of an entry with all events in columns, only its JSON counts."""
         return self._deferred_size + sum(batch.size for batch in self._small)
 
     @property
     def column_count(self) -> int:
-        """Number of columns in the batches that were decoded so far."""
+        """Number of columns in the batches of small entries, so without the deferred entries."""
         return sum(len(batch.columns) for batch in self._small)
 
     def columns(self) -> Iterator[tuple[ColumnKey, Column]]:
-        """Yield the columns in the batches that were decoded so far, with their keys."""
+        """Yield the columns in the batches of small entries, with their keys. Batches may share a key."""
         for batch in self._small:
             yield from batch.columns.items()
 
     def handled_types(self) -> Iterator[str]:
-        """Yield the type of each event that was decoded so far and needs its handler."""
+        """Yield the types of the events in small entries that need their handler, one for each event.
+
+        Events on the slow path and in deferred entries are missing.
+        """
         for batch in self._small:
             for event in batch.needs_handler:
                 yield event.event_type
 
     def extend(self, entries: Sequence[RawEntry]) -> None:
-        """Add entries in the order of their ids: decode small ones, defer large ones.
+        """Add entries in the order of their ids: decode small ones, defer the others (see the class).
 
         Entries of later calls must have later ids.
         """
@@ -131,7 +145,10 @@ class BatchBuilder:
             ]
 
     def _defer_large(self, entries: Sequence[RawEntry]) -> list[RawEntry]:
-        """Defer large entries, and entries of the same owner that follow them; return the other entries."""
+        """Defer large entries and later ones of their owners, and record the owners; return the others.
+
+        Entries that earlier calls have deferred count as well.
+        """
         small = []
         for entry in entries:
             size, owner = size_of(entry), _owner_of(entry)
@@ -167,7 +184,10 @@ def _owner_of(entry: RawEntry) -> StreamKey | None:
 
 
 def slices(entries: Sequence[RawEntry], max_bytes: int) -> Iterator[Sequence[RawEntry]]:
-    """Yield the entries in order, in slices of at most `max_bytes`; a larger entry is a slice of its own."""
+    """Yield the entries in order, in slices of at most `max_bytes` of names and values.
+
+    An entry that is larger than that is a slice of its own. No entries give no slices.
+    """
     first, size = 0, 0
     for index, more in enumerate(map(size_of, entries)):
         if index > first and size + more > max_bytes:
