@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _SEPARATOR = b"\0"
 
 join_metadata = _SEPARATOR.join
-"""Join the names and values of an entry's metadata. The result is the first item of a `ColumnKey`."""
+"""Join the names and values of an entry's metadata with NUL bytes: the first item of a `ColumnKey`."""
 
 METADATA_BYTES = 2048
 """Maximum bytes of joined metadata on the fast path: `EventRouter` keeps it as a cache key."""
@@ -37,7 +37,7 @@ class Column:
 
     def __init__(self, metadata: list[bytes], item_id: str | None) -> None:
         self.metadata = metadata
-        """Metadata of each entry: names and values alternate."""
+        """Metadata that all entries of the column share: names and values alternate."""
         self.entries: list[int] = []
         """Entry index of each event in the batch."""
         self.numbers: list[int | None] = []
@@ -49,15 +49,24 @@ class Column:
         self.item_id = item_id
         """Item id of the latest event."""
         self.item_id_changes = [(0, item_id)]
-        """Changes of the item id: index of the first event that has it, and the id."""
+        """Item ids by run of events: index in the column of the run's first event, and the id or None."""
 
     def change_item_id(self, item_id: str | None) -> None:
-        """Set the item id of the events that are added from now on."""
+        """Begin a run of events with another item id: call it before the first of them is added."""
         self.item_id = item_id
         self.item_id_changes.append((len(self.entries), item_id))
 
     def add_run(self, entry: int, first: int, run: Sequence[Frame], deltas: Sequence[str | None]) -> None:
-        """Add consecutive events of an entry's array, beginning at position `first`, with their deltas."""
+        """Add consecutive events of an entry's array, the first of them at position `first`.
+
+        Their item id is not added: call `change_item_id` before if it is another one.
+
+        Args:
+            entry: index of the entry in the batch.
+            first: position of the first event.
+            run: the events.
+            deltas: delta of each event, or None.
+        """
         if self.positions is None:
             self.positions = []
         if len(self.positions) < len(self.entries):

@@ -24,10 +24,10 @@ TOO_MANY_NOTES = Unreadable(
 
 
 class Crowding:
-    """The events of a batch that are left out because their response has too many parts or notes.
+    """Leaves out events of a batch because their response has too many parts or notes.
 
-    All of them are counted. The first one of each response also becomes a dead letter with the reason, which
-    storage writes only if the response has none yet.
+    Each of these events is counted. A batch has at most one such dead letter for each response, and storage
+    writes at most one for each response over all batches.
     """
 
     def __init__(self, commit: Commit, entries: EntryOpener, letters: Letters, max_parts: int) -> None:
@@ -40,13 +40,14 @@ class Crowding:
     def leave_out_of_parts(
         self, key: StreamKey, entries: Sequence[int], positions: Sequence[int] | None
     ) -> None:
-        """Count events of parts beyond the limit, which the caller keeps out of the commit.
+        """Count events of parts beyond the limit. The caller keeps them out of the commit.
 
-        The earliest event of the first call for a response also becomes a dead letter.
+        The earliest of these events also becomes a dead letter in `Commit.crowded`, unless the response has
+        one there already.
 
         Args:
             key: the response.
-            entries: index of each event's entry.
+            entries: index of each event's entry, at least one.
             positions: position of each event in its entry; None if all are 0.
         """
         error = (
@@ -56,7 +57,11 @@ class Crowding:
         self._leave_out(key, entries, positions, Unreadable("oversized", error))
 
     def leave_out_of_notes(self, key: StreamKey, entries: Sequence[int], positions: Sequence[int]) -> None:
-        """Do the same as `leave_out_of_parts` for events whose notes or item endings are beyond the limit."""
+        """Count events whose notes or item endings are beyond the limit, as `leave_out_of_parts` does.
+
+        Only the error of the dead letter differs: it is that of `TOO_MANY_NOTES`. The two methods
+        share the one dead letter of a response: the first call makes it.
+        """
         self._leave_out(key, entries, positions, TOO_MANY_NOTES)
 
     def _leave_out(
