@@ -26,10 +26,13 @@ if TYPE_CHECKING:
     from service.ports.storage import Entry
 
 END_MARK = b"[DONE]"
-"""The last data line of a stream of server-sent events. Producers that forward every line publish it too."""
+"""Last data line of a stream of server-sent events. Producers that forward every line publish it too.
+
+An entry with only this line is read as one event whose type is this text.
+"""
 
 _NAME_LENGTH = 40
-"""Maximum characters of a field's name in an error."""
+"""Maximum characters of the name of an entry's field in an error."""
 
 _TOO_MUCH_STRUCTURE = (
     f"the entry's array has more than {MAX_STRUCTURE} brackets and commas, and cannot be parsed; "
@@ -52,22 +55,30 @@ class Unreadable(NamedTuple):
 
 
 class Slot(NamedTuple):
-    """An element of an entry's array: an event, or something unreadable, with the error in `why`."""
+    """An element of an entry's array, or the only element of an entry without an array.
+
+    If `why` is None, `value` is an event: a dict whose `type` is a string. Otherwise the element cannot be
+    read, `why` has the reason and error, and `value` has no use.
+    """
 
     value: Any
     why: Unreadable | None = None
 
 
 class Slots(Sequence[Slot]):
-    """The elements of an entry, in order. An array's element is parsed at each access and not kept."""
+    """The elements of an entry, in order.
+
+    An element of an array is parsed at each access and not kept. One that cannot be read raises no error: its
+    slot has the reason in `why`.
+    """
 
     def __init__(self, raws: Sequence[bytes], max_event_bytes: int, only: Slot | None = None) -> None:
         """Hold the elements.
 
         Args:
-            raws: each element, as the producer wrote it.
+            raws: each element, as the producer wrote it; one empty string for an entry with flat fields.
             max_event_bytes: maximum bytes of an event.
-            only: the parsed element of an entry that holds a single event; None for an array.
+            only: the parsed element of an entry without an array; None for an array.
         """
         self.raws = raws
         self._max_event_bytes = max_event_bytes
@@ -93,7 +104,7 @@ class Slots(Sequence[Slot]):
 
 
 class ProducerContext(NamedTuple):
-    """The response id and context that a producer gave in an entry's metadata."""
+    """The response id (None without one) and the context that a producer gave in an entry's metadata."""
 
     response_id: str | None
     context: ContextValues
@@ -108,10 +119,10 @@ class UnreadableError(ValueError):
 
 
 def producer_context_of(entry: Entry) -> ProducerContext:
-    """Return the response id and context of an entry.
+    """Return the response id and context in an entry's fields; the headers give what the fields do not have.
 
-    Context values that are too long, alone or together, or are not UTF-8 are left out; `truncated` has their
-    names.
+    Context values that are too long or are not UTF-8 are left out. If the others are too long together, the
+    longest are left out until the rest fits. `truncated` has the names of all these, sorted.
 
     Raises:
         UnreadableError: the response id is not UTF-8, or is too long.
@@ -159,16 +170,25 @@ def _context(entry: Entry, name: str) -> str | None:
 
 
 def _metadata(entry: Entry, name: str) -> str | None:
-    """Return the entry's field of this name, else its header of this name; None if it is empty or missing."""
+    """Return the entry's field of this name; without such a field, its header of this name.
+
+    None means that the value is empty or missing. An empty field hides the header.
+
+    Raises:
+        UnreadableError: the field is not UTF-8.
+    """
     raw = entry.fields.get(name.encode())
     return (entry.headers.get(name) if raw is None else _utf8(name, raw)) or None
 
 
 def events_of(entry: Entry, max_event_bytes: int, max_array_length: int) -> Slots:
-    """Return an entry's events, in order.
+    """Return an entry's events, in order; a bad event of an array has its error in its slot.
+
+    An empty array has no events.
 
     Raises:
-        UnreadableError: the entry cannot be split into events.
+        UnreadableError: the body is not JSON, its array has more than `max_array_length` events or too much
+            structure to split, or the flat fields have no type or are not UTF-8.
     """
     if entry.body is None:
         return Slots([b""], max_event_bytes, _flat(entry, max_event_bytes))
@@ -187,10 +207,10 @@ def events_of(entry: Entry, max_event_bytes: int, max_array_length: int) -> Slot
 
 
 def _slot(raw: bytes, max_event_bytes: int) -> Slot:
-    """Parse one event. If it has more than `max_event_bytes`, return only the error, unparsed.
+    """Parse one event. The slot has an error if the JSON is no event, or has more than `max_event_bytes`.
 
     Raises:
-        UnreadableError: it is not JSON.
+        UnreadableError: an event that is not too large is not JSON.
     """
     if len(raw) > max_event_bytes:
         return Slot(None, _oversized(len(raw), max_event_bytes))
@@ -207,10 +227,10 @@ def fitted(route: Route, event: dict[str, Any], *, strict: bool) -> Fitted:
     Args:
         route: the route of the event's type.
         event: the event.
-        strict: false for flat fields, which are all strings.
+        strict: False for flat fields, so that the model reads numbers from strings.
 
     Raises:
-        UnreadableError: a required field is missing or has a wrong type; the error names it.
+        UnreadableError: the event does not fit, mostly because a required field is missing or wrong.
     """
     try:
         return fit(route.model, event, strict=strict)
@@ -229,7 +249,10 @@ def _checked(value: Any) -> Slot:
 
 
 def is_error(value: Mapping[str, Any]) -> bool:
-    """Return whether an event is an error without a type; gateways end a stream with one."""
+    """Return whether an object has no type, but an `error` that is an object or a text that is not empty.
+
+    Gateways end a stream with one. It is read as an event of type `error`.
+    """
     error = value.get("error")
     return not isinstance(value.get("type"), str) and isinstance(error, dict | str) and error != ""
 
