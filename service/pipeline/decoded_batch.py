@@ -69,15 +69,15 @@ class HandlerEvent(NamedTuple):
 
 
 class DecodedBatch:
-    """A batch of decoded entries: deltas in columns, other events listed for their handlers.
+    """A batch of decoded entries: deltas and merely counted events in columns, the others in lists.
 
-    Entries go by their index in the batch, from 0.
+    Entries go by their index in the batch, from 0, in the order in which they were added.
     """
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self.has_large = False
-        """True if the batch has large entries: decoding them may take long, so it is done in a thread."""
+        """True if the batch has deferred entries, which are mostly large: its commit is made in a thread."""
         self.ids: list[bytes] = []
         """Ids of the entries, as the server sent them."""
         self.columns: dict[ColumnKey, Column] = {}
@@ -106,7 +106,7 @@ class DecodedBatch:
 
     @property
     def size(self) -> int:
-        """Upper bound of the bytes that storing the batch takes."""
+        """Bytes of all entries. Of an entry with all events in columns, only its JSON counts."""
         return self._bodies.size + self._kept_size
 
     def raw(self, index: int) -> RawEntry:
@@ -125,7 +125,10 @@ class DecodedBatch:
         return [self.raw(index) for index in range(len(self.ids))]
 
     def cut(self, pieces: int) -> list[Self]:
-        """Return the same entries in about `pieces` smaller batches (at least two), in order."""
+        """Return the same entries, decoded again, in about `pieces` smaller batches, in order.
+
+        Two entries or more give at least two batches. One entry gives one.
+        """
         raws = self.raws()
         size = max(1, -(-len(raws) // max(2, pieces)))
         cut = [self.of(self._rules, raws[first : first + size]) for first in range(0, len(raws), size)]
@@ -155,12 +158,13 @@ class DecodedBatch:
         """Decode entries and add their events.
 
         An entry that the fast path cannot decode is left to the slow path, which finds out what is wrong.
-        Each entry adds one body: its JSON if all of its events went into columns, else an empty string.
+        Each entry adds one string to `_bodies`: its JSON if all of its events went into columns, else "".
 
         Args:
-            entries: the entries, in the order of their ids.
+            entries: the entries, in the order of their ids, after those of earlier calls.
             largest: maximum bytes of an entry; the first larger entry and all after it are not added.
-                An entry is not measured if its first field is a smaller `event`. None means no limit.
+                If the first field is an `event` within the limits, only this event is measured.
+                None means no limit.
 
         Returns:
             The number of entries that were added, counted from the first.
@@ -231,7 +235,8 @@ class DecodedBatch:
         """Add the events of an entry's array; return whether all of them went into columns.
 
         The entry is left to the slow path if its array is empty or has more than `at_most` events, or if its
-        metadata cannot be a key. Of other arrays, the events that need the slow path are left to it.
+        metadata cannot be a key. Of other arrays, events that need their handler go into `needs_handler`, and
+        the rest into columns.
         """
         metadata = entry[1][2:]
         together = join_metadata(metadata)
