@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 class OpenedEntry:
-    """An opened entry, decoded on first use. A property raises `UnreadableError` if it cannot be read."""
+    """An opened entry, decoded on first use. A property raises `UnreadableError` if it cannot be read.
+
+    After an error of `slots`, `producer` raises the same error, unless it was read before.
+    """
 
     def __init__(self, entry: Entry, router: EventRouter, why: Unreadable | None = None) -> None:
         """Hold an entry. If it could not be opened, `why` is the error that every property raises."""
@@ -49,7 +52,10 @@ class OpenedEntry:
 
 
 class EntryOpener:
-    """Opener of a batch's entries by index. It keeps only the latest one."""
+    """Opener of a batch's entries by index. It keeps only the latest one.
+
+    Of an entry that is too large to decode, it keeps only the first `max_entry_bytes`, for a dead letter.
+    """
 
     def __init__(self, decoded: DecodedBatch, router: EventRouter, deliveries: Mapping[bytes, int]) -> None:
         self._decoded = decoded

@@ -14,14 +14,21 @@ if TYPE_CHECKING:
     from service.ports.commit import Commit
 
 _MAX_NAMES = 1000
-"""Maximum names of counts in a batch. A new name may evict another one, which costs server time."""
+"""Maximum names of counts in a batch, because a name that is new to storage may evict another one there.
+
+Events under further names are counted together, as `OTHER`. Names of truncated values have no limit.
+"""
 
 _TYPE_LENGTH = 100
-"""Maximum characters of an unknown event type in the name of its count."""
+"""Maximum characters of an event type in the name of its count; the rest is cut off."""
 
 
 class EventCounts:
-    """The counts of a batch's commit. Events are given by their entries' indexes, in ascending order."""
+    """Adds counts of events to a batch's commit.
+
+    A call counts one event for each entry index. The indexes are in ascending order; that of an entry with
+    several of the events is repeated.
+    """
 
     def __init__(self, commit: Commit) -> None:
         self._commit = commit
@@ -39,12 +46,12 @@ class EventCounts:
         self._count(f"{LEFT_OUT}{event_type}:{field}", f"{LEFT_OUT}{OTHER}", entries)
 
     def count_truncated(self, names: Iterable[str], entries: Sequence[int]) -> None:
-        """Count context values of these entries that were left out because they were too long."""
+        """Count values that were left out because they were too long: each name once for each entry index."""
         for name in names:
             self._commit.counts.setdefault(f"{TRUNCATED}{name}", []).extend(entries)
 
     def _count(self, name: str, other: str, entries: Sequence[int]) -> None:
-        """Count events under `name`, or under `other` if `name` is new and the batch has too many names."""
+        """Count events under `name`, or under `other` if `name` is one too many (see `_MAX_NAMES`)."""
         counts = self._commit.counts
         if name not in counts and len(counts) >= _MAX_NAMES:
             name = other
