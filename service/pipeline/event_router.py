@@ -29,7 +29,10 @@ _REMEMBERED = 1000
 decoding the metadata again."""
 
 OpenEntry = Callable[[bytes, Mapping[bytes, bytes], int], Entry]
-"""A function from an entry's id, fields and number of deliveries to the opened entry."""
+"""A function from an entry's id, fields and number of deliveries to the opened entry.
+
+It raises `UnreadableError` if the entry cannot be opened.
+"""
 
 
 class DeltaRule(NamedTuple):
@@ -95,6 +98,8 @@ class EventRouter:
     def target(self, key: ColumnKey, metadata: Sequence[bytes]) -> Target | None:
         """Return the target of a column's events; None if all of its entries have to take the slow path.
 
+        They do so if the metadata has no usable response id, or repeats the field `event`.
+
         Args:
             key: the key of the column.
             metadata: the metadata of its entries; names and values alternate.
@@ -123,7 +128,10 @@ class EventRouter:
         )
 
     def source(self, metadata: Sequence[bytes]) -> Source | None:
-        """Return the response that an entry's metadata identifies; None if it has to take the slow path.
+        """Return the response that an entry's metadata names; None if the entry has to take the slow path.
+
+        It does so if the metadata has no usable response id, repeats the field `event`, or is too long or
+        ambiguous for a key (see `can_be_key`).
 
         Args:
             metadata: the metadata of the entry; names and values alternate.
