@@ -38,13 +38,15 @@ if TYPE_CHECKING:
 class EffectCollector:
     """Collects the changes that a batch makes to responses and their parts.
 
-    A context value that is too long is left out; its name goes into `context_truncated`, and it is counted.
+    A value that is too long, such as an item id or a reason, is left out and counted. The response's context
+    gets its name, and later outputs list it in `context_truncated`.
 
     Args:
         commit: the commit that the changes are added to.
         kinds: the enabled kinds of texts. Copies and closings of other kinds are dropped.
         counts: the counts of the batch.
-        crowding: receives the events that exceed the limit of parts.
+        crowding: receives the events of parts that a response has beyond the limit in this batch alone.
+            Storage finds those that exceed the limit together with stored parts.
     """
 
     def __init__(
@@ -56,7 +58,11 @@ class EffectCollector:
         self._crowding = crowding
 
     def add_column(self, source: Source, event_type: str, part: PartKey, column: Column) -> None:
-        """Add a column of deltas to `part`, or leave it out if the response already has too many parts."""
+        """Add a column of deltas to `part`, with its item ids and producer context.
+
+        If `part` is new to the batch and its response has the maximum of parts in the batch, the deltas are
+        counted as left out instead.
+        """
         response = self._commit.responses.get(part.stream_key)
         if response is None:
             response = self._commit.responses[part.stream_key] = ResponseChange()
@@ -86,7 +92,11 @@ class EffectCollector:
     def _record_item_ids(
         self, response: ResponseChange, change: PartChange, event_type: str, column: Column
     ) -> None:
-        """Record the item ids of a column that has several, none, or one that is empty or too long."""
+        """Record the item ids of a column that does not have exactly one usable id.
+
+        Events without an id change nothing. Empty ids are counted as left-out fields, too long ones as
+        truncated values.
+        """
         entries, positions = column.entries, column.all_positions()
         ends = [n for n, _ in column.item_id_changes[1:]]
         # Each run of events with one item id: `entries[n:end]`.
@@ -99,7 +109,12 @@ class EffectCollector:
                 )
 
     def add_all(self, effects: Sequence[Effect], origin: Origin, index: int, event_type: str) -> None:
-        """Add the effects of one event; `index` is that of its entry in the batch."""
+        """Add the effects of one event; `index` is that of its entry in the batch.
+
+        Closings of kinds that are not enabled are dropped. An event is counted by its type if nothing else of
+        it is kept: a redacted closing that is dropped, a loss without a response, an announcement of texts of
+        other kinds only.
+        """
         for effect in effects:
             if isinstance(effect, Fragment):
                 self._add_fragment(effect, origin, index)
@@ -135,7 +150,11 @@ class EffectCollector:
         change.close(stored, has_checksum=closing.checksum is not None)
 
     def _lose(self, loss: Loss, origin: Origin, index: int, event_type: str) -> None:
-        """Count the events that a producer dropped; store a note of the response's first loss."""
+        """Count the events that a producer dropped, by entry, and add a note to the response.
+
+        Only the first loss of a response that the batch handles gets a note. A loss without a response gets
+        none; its event is counted by type.
+        """
         lost = self._commit.lost_events
         lost[index] = lost.get(index, 0) + loss.dropped
         if loss.stream_key is None:  # the count is the only trace of the event
@@ -155,7 +174,10 @@ class EffectCollector:
         index: int,
         event_type: str,
     ) -> None:
-        """Add an effect on a response as a whole."""
+        """Add an effect on a response as a whole.
+
+        An announcement without texts of enabled kinds adds nothing: its event is counted by type.
+        """
         if isinstance(effect, Ending):
             response.endings[origin.arrival] = self._ending(response, effect, origin, index)
         elif isinstance(effect, Learned):
@@ -170,7 +192,10 @@ class EffectCollector:
             self._add_fallback(response, effect, origin, index)
 
     def _add_fallback(self, response: ResponseChange, effect: Fallback, origin: Origin, index: int) -> None:
-        """Store a note of the change of the model, unless an earlier event of the batch reports a change."""
+        """Add a note of a change of the model. Only the earliest event of a response in the batch has one.
+
+        If that event is handled after a later one, the note of the later one is removed.
+        """
         before = response.fallback_at
         if before is not None:
             if before < origin.arrival:
@@ -188,10 +213,10 @@ class EffectCollector:
     def _copies(
         self, response: ResponseChange, effect: Ending | Announced, origin: Origin, index: int
     ) -> tuple[Copy, ...]:
-        """Return the copies of enabled kinds, without item ids that are too long.
+        """Return the copies of enabled kinds; an item id that is too long becomes None.
 
         If there are more copies than a response may have parts, return the first ones, and count the event as
-        left out.
+        left out. That may also add a dead letter (see `Crowding`).
         """
         most = self._crowding.max_parts
         copies = [copy for copy in effect.copies if copy.kind in self._kinds]
@@ -203,7 +228,10 @@ class EffectCollector:
         )
 
     def _ending(self, response: ResponseChange, ending: Ending, origin: Origin, index: int) -> Ending:
-        """Return an ending with copies of enabled kinds only, and without values that are too long."""
+        """Return an ending with copies of enabled kinds only; values that are too long become None.
+
+        Only the class of its reason has a substitute (see `_class_of`).
+        """
         category, explanation = ending.provider_category, ending.provider_explanation
         return ending._replace(
             copies=self._copies(response, ending, origin, index),
@@ -216,7 +244,11 @@ class EffectCollector:
         )
 
     def _class_of(self, response: ResponseChange, ending: Ending, index: int) -> ReasonClass | None:
-        """Return the class of an ending's reason; the table's class if the given one is too long."""
+        """Return the class that an ending gives for its reason; None if it gives none.
+
+        If that class is too long, return the one that `deltaloom.reasons` has for the reason. A class that
+        the handler has left out is counted.
+        """
         if ending.class_left_out:
             self._leave_out(response, "reason_class", [index])
         given = self._fitting(response, "reason_class", ending.reason_class, limits.REASON, [index])
@@ -243,9 +275,10 @@ class EffectCollector:
         return response
 
     def _part(self, part: PartKey, item_id: str | None, origin: Origin, index: int) -> PartChange | None:
-        """Return the change of a part, with the item id recorded.
+        """Return the change of a part, new if necessary, with the item id recorded.
 
-        If the response has too many parts, leave the event out and return None.
+        If the part is new to the batch and its response has the maximum of parts in the batch, count the
+        event as left out and return None.
         """
         response = self._response(part.stream_key, origin)
         change = response.parts.get(part)
@@ -276,7 +309,7 @@ class EffectCollector:
     def _fitting(
         self, response: ResponseChange, name: str, value: str | None, most: int, entries: Sequence[int]
     ) -> str | None:
-        """Return a value of at most `most` characters; of a longer one, record the name and return None."""
+        """Return a value of at most `most` characters; leave out and count a longer one, and return None."""
         if value is None or len(value) <= most:
             return value
         self._leave_out(response, name, entries)
@@ -285,7 +318,11 @@ class EffectCollector:
     def _leave_out(
         self, response: ResponseChange, name: str, entries: Sequence[int], *, learned: bool = False
     ) -> None:
-        """Record and count a value that was left out of one event in each entry because it is too long."""
+        """Record and count a value that was left out of one event in each entry because it is too long.
+
+        The response's context gets the name as truncated, as of the first entry. `learned` is True for a
+        context value that the events give, instead of the producer.
+        """
         context = ContextValues(truncated=(name,))
         response.add_context(context, self._commit.entry(entries[0]), learned=learned)
         self._counts.count_truncated([name], entries)
