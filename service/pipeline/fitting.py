@@ -4,9 +4,9 @@ Real servers send odd fields next to good ones: an empty id, an object in place 
 a string. An odd field must not cost the whole event:
 
 1. An integer that is written as `1.0` or `"1"` is read as 1.
-2. A position that is null is read as 0.
+2. An index that is null (see `POSITIONS`) is read as 0, and named like a field that is left out.
 3. Any other value that the model refuses is left out. In a list, an empty object replaces it, so that the
-   other elements keep their positions.
+   other elements keep their positions. A field that is null is left out without being named.
 4. An object that lacks a required field is left out as a whole. If that object is the event itself, the event
    is refused with the first error about the field.
 """
@@ -40,26 +40,33 @@ _MAX_PASSES: Final = 20
 
 
 class NoFitError(ValueError):
-    """An event lacks a required field; the text names the field and says what is wrong with it."""
+    """An event does not fit its model, whatever is left out: mostly, it lacks a required field.
+
+    The text says what is wrong, and names a required field that is missing or wrong.
+    """
 
 
 class Fitted(NamedTuple):
-    """A validated event, and the sorted dotted names (without list indexes) of the fields left out."""
+    """A validated event, and the fields that were left out.
+
+    `left_out` has their dotted names, such as `item.content.text`, without list indexes, sorted and without
+    repeats. Fields that were null are not named; an index that was null and is read as 0 is.
+    """
 
     event: Event
     left_out: Sequence[str]
 
 
 def fit(model: type[Event], value: Mapping[str, Any], *, strict: bool) -> Fitted:
-    """Validate an event; leave out fields that its model refuses.
+    """Validate an event; mend or leave out values that its model refuses, by the rules of this module.
 
     Args:
         model: the event's model.
         value: the event; it is not changed.
-        strict: false for flat fields, which are all strings.
+        strict: False for flat fields, so that the model reads numbers from strings.
 
     Raises:
-        NoFitError: the event lacks a required field.
+        NoFitError: a required field is missing or wrong, or leaving out values does not help.
     """
     fitting = _Fitting(value)
     while True:
@@ -87,10 +94,12 @@ class _Fitting:
         """The paths that earlier passes have left out."""
 
     def mend(self, errors: Sequence[ErrorDetails]) -> None:
-        """Change or leave out each value that an error is about.
+        """Change or leave out each value that an error of one validation is about.
+
+        If the value was left out before, its object or list is left out.
 
         Raises:
-            NoFitError: the event lacks a required field.
+            NoFitError: a required field is missing or wrong, or leaving out values does not help.
         """
         self._passes += 1
         self._left_out_before = frozenset(self.left_out)
@@ -134,7 +143,10 @@ class _Fitting:
         self.left_out.setdefault(path, message)
 
     def _holder(self, path: Path) -> Any:
-        """Return a changeable copy of a value's container; None if the container was left out."""
+        """Return the container of the value at a path; None if the container was left out.
+
+        The caller may change it: at the first call, a copy takes its place in `value`.
+        """
         holder = self.value
         for step in path[:-1]:
             try:
@@ -149,7 +161,7 @@ class _Fitting:
 
 
 def _integer(value: Any) -> int | None:
-    """Return the integer that a float or a decimal string denotes; None if it denotes none."""
+    """Return the integer that a float or a string of at most 19 decimal digits denotes, else None."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, str) and _DIGITS.fullmatch(value):
