@@ -1,4 +1,4 @@
-"""Write dead letters: an entry or event that could not be handled, the reason, the original to replay."""
+"""Make dead letters: each has the original of an entry or event that was not handled, and the reason."""
 
 from __future__ import annotations
 
@@ -19,10 +19,14 @@ if TYPE_CHECKING:
     from service.ports.storage import Entry
 
 OWN_LETTERS = 100
-"""Maximum bad events of one array with letters of their own. The others share one letter for each reason."""
+"""Maximum bad events of one array with letters of their own, for each call of `Letters.write`.
+
+The others share one letter for each reason. Fewer have letters of their own if these would repeat more than
+`COPIED_BYTES` of context.
+"""
 
 COPIED_BYTES = 64 * 1024
-"""Maximum bytes of context that the letters of one array repeat. The first letter always has the context."""
+"""Maximum bytes of context that an array's letters for single events repeat after the first of them."""
 
 ERROR_LENGTH = 500
 """Maximum characters of a letter's error."""
@@ -31,8 +35,9 @@ ERROR_LENGTH = 500
 class Letters:
     """The dead letters of a batch, by entry index.
 
-    The bytes of an entry's letters are bounded: each event is in one letter, as it was written, and the
-    letters repeat at most `COPIED_BYTES` of context.
+    `add` records errors, and `write` makes the letters of an entry. Their bytes are bounded: each event is in
+    one letter, as it was written, and letters for single events repeat at most `COPIED_BYTES` of context.
+    Letters that `letter` returns are not among them.
     """
 
     def __init__(self, stream: str, now_ms: int) -> None:
@@ -42,19 +47,30 @@ class Letters:
         """Errors by entry index, then by position in the entry's array; position None is the whole entry."""
         self._written: dict[int, list[DeadLetter]] = {}
         self._copied: dict[int, int] = {}
-        """Bytes of context that `letter` has repeated, by entry index."""
+        """Bytes of context of the letters that `letter` has made, also if left out, by entry index."""
 
     def add(self, index: int, position: int | None, why: Unreadable) -> None:
-        """Record an error of an event (position None: of the whole entry). The first error counts."""
+        """Record an error of an event (position None: of the whole entry) for the next `write`.
+
+        The first error of a position counts. An error of the whole entry replaces those of its events.
+        """
         self._bad.setdefault(index, {}).setdefault(position, why)
 
     def write(self, index: int, opened: OpenedEntry) -> None:
-        """Write the letters for the errors of an entry that were added since the last call."""
+        """Turn the errors of an entry that were added since the last call into letters, which `all` returns.
+
+        `index` is that of the entry in the batch, and `opened` the entry.
+        """
         if bad := self._bad.pop(index, None):
             self._written.setdefault(index, []).extend(self._letters_of(opened, bad))
 
     def letter(self, index: int, opened: OpenedEntry, position: int, why: Unreadable) -> DeadLetter:
-        """Return a letter about one event, without adding it: storage writes at most one a response."""
+        """Return a letter about one event, which `all` does not return.
+
+        The letter has the whole entry if the event is its only one, or if the entry cannot be read. Once the
+        letters returned for the entry have `COPIED_BYTES` of context, further ones have the event and the
+        response id, but no context.
+        """
         try:
             raws, metadata = opened.slots.raws, _metadata_of(opened.producer)
         except UnreadableError:  # the columns take a few entries that cannot be opened
@@ -71,7 +87,7 @@ class Letters:
         return index in self._bad
 
     def all(self) -> list[tuple[int, DeadLetter]]:
-        """Return pairs of entry index and letter, in the order of the entries."""
+        """Return pairs of entry index and written letter, in the order of the entries."""
         return [(index, letter) for index in sorted(self._written) for letter in self._written[index]]
 
     def _letters_of(self, opened: OpenedEntry, bad: dict[int | None, Unreadable]) -> Iterator[DeadLetter]:
@@ -106,7 +122,7 @@ class Letters:
 
 
 def _metadata_of(producer: ProducerContext) -> dict[bytes, bytes]:
-    """Return the producer context as entry fields, so that a replayed letter has the same context."""
+    """Return the response id and context values as entry fields, so that a replayed letter has them too."""
     context = producer.context._replace(truncated=())
     pairs = [("response_id", producer.response_id), *context.pairs()]
     return {name.encode(): value.encode() for name, value in pairs if value is not None}
