@@ -57,21 +57,31 @@ _Alerted = TwoGenerationCache["PartKey", bool]
 
 @dataclass(slots=True)
 class _PendingBatch:
-    """A batch to commit. After a failover, `batch` is decoded again from the entries that still exist."""
+    """A batch to commit.
+
+    After a failover or restart of the server, `batch` is replaced by one of the entries that still exist, and
+    `replication_id` and `read_ms` change with it.
+    """
 
     batch: DecodedBatch
     replication_id: str
     """Replication id of the data that the entries were read from."""
     read_ms: int = 0
-    """Server time when the read began: see `Commit.read_ms`."""
+    """Server time in ms since the epoch shortly before the entries were read.
+
+    0 means that they may have been read long ago, or by another worker.
+    """
     may_be_owned: bool = True
-    """See `Commit.may_be_owned`."""
+    """False if storage has certainly recorded no owner of these entries.
+
+    That is so if the entries were read for the first time and the builder has no owners to record.
+    """
     span: BatchSpan = NO_SPAN
 
 
 @dataclass(slots=True, eq=False)
 class _Settling:
-    """A settlement of several responses that is under way."""
+    """A settlement of several responses that is under way; the future `ended` is done when it has ended."""
 
     keys: frozenset[StreamKey]
     ended: asyncio.Future[None]
@@ -117,15 +127,15 @@ class BatchProcessor:
             for route in handler.routes
             if route.adds is None
         )
-        """Types of the events that close a text which raises alerts."""
+        """Types, other than deltas, of the handlers that raise alerts: their events can close a text."""
         self._opening_kinds = frozenset(
             kind for kind, handler in table.kinds.items() if handler.opened is not None
         )
-        """Kinds of texts that raise an alert when they begin."""
+        """Kinds of texts that get an alert when they begin."""
         self._retrying = retrying
         self._in_progress: list[Collection[bytes]] = []
         self._settling: list[_Settling] = []
-        """The settlements of batches and rounds that are under way."""
+        """The settlements of batches and sweeps that are under way."""
         self._router = EventRouter(
             table,
             open_entry,
@@ -141,7 +151,10 @@ class BatchProcessor:
         return self._storage.replication_id
 
     def builder(self, entries: Sequence[RawEntry] = ()) -> BatchBuilder:
-        """Return a builder for the entries of one read (see `batch_builder.py`), with `entries` in it."""
+        """Return a new builder for the entries of one read, with `entries` in it.
+
+        Call it before the read: the builder keeps the replication id and the server time as they are now.
+        """
         # Before the first commit, the time would be that of this machine.
         read_ms = self._storage.now_ms if self.replication_id else 0
         builder = BatchBuilder(
@@ -152,7 +165,11 @@ class BatchProcessor:
         return builder
 
     def is_urgent(self, builder: BatchBuilder) -> bool:
-        """Return whether a batch may raise an alert now: it begins or closes a text that raises alerts."""
+        """Return whether the entries so far may raise an alert: a small one may begin or close such a text.
+
+        A delta counts if its kind gets an opening alert, and this process does not know that the alert of its
+        part was raised. Large entries, and events on the slow path, do not count.
+        """
         if not self._closing_types.isdisjoint(builder.handled_types()):
             return True
         for key, column in builder.columns():
@@ -165,7 +182,9 @@ class BatchProcessor:
     async def process(self, builder: BatchBuilder, deliveries: Mapping[bytes, int] | None = None) -> None:
         """Store the effects of entries, acknowledge them, and write the texts that can be finished.
 
-        A step is retried for as long as storage is unavailable; repeating a step changes nothing.
+        The batches of the builder take these steps one after another. Meanwhile all entries are in progress.
+        If the responses exceed the limit of open ones, some that are longest idle are given up. A step is
+        retried for as long as storage is unavailable; repeating a step changes nothing.
 
         Args:
             builder: the entries.
@@ -208,6 +227,12 @@ class BatchProcessor:
         """Make an entry a dead letter without decoding it, and acknowledge it.
 
         Retry for as long as storage is unavailable.
+
+        Args:
+            entry: the entry.
+            deliveries: number of its deliveries.
+            why: the reason and error of the letter.
+            replication_id: replication id of the data that the entry was read from.
         """
         with self._batch_in_progress([entry.id]) as span:
             unread = DecodedBatch.unread(self._router.rules, [entry])
@@ -216,7 +241,10 @@ class BatchProcessor:
 
     @contextmanager
     def marked_in_progress(self, entry_ids: Collection[bytes]) -> Iterator[None]:
-        """Mark entries as in progress: they are renewed, and this worker does not claim them again."""
+        """Mark entries as in progress until the block ends.
+
+        Meanwhile, their idle time is renewed, and this worker does not claim them again.
+        """
         self._in_progress.append(entry_ids)
         try:
             yield
@@ -225,7 +253,7 @@ class BatchProcessor:
 
     @property
     def in_progress(self) -> set[bytes]:
-        """Ids of the entries in progress."""
+        """Ids of the entries that `process` or `dead_letter` works on, or that a caller has marked."""
         return set().union(*self._in_progress)
 
     @contextmanager
@@ -243,7 +271,11 @@ class BatchProcessor:
             self._instruments.batch_ends()
 
     async def sweep(self) -> None:
-        """Settle ready responses, and give up idle ones and those beyond the limit of open ones."""
+        """Settle ready responses, and give up idle ones and those beyond the limit of open ones.
+
+        Repeat until storage reports no more of them, or the same ones again. An error of storage ends the
+        sweep without a retry.
+        """
         with logs.bound(stream=self._names.deltas):
             for settle_some in (self._settle_surveyed, self._give_up_surplus):
                 before: frozenset[StreamKey] = frozenset()
@@ -252,10 +284,10 @@ class BatchProcessor:
                     await self._until_one_is_free(found)
 
     async def _until_one_is_free(self, keys: frozenset[StreamKey]) -> None:
-        """Wait until a settlement under way ends, if all of these responses are in settlements under way.
+        """Wait for the first end of a settlement, if each of these responses is in a settlement under way.
 
-        Until then, each survey would return the same responses again. Wait at most for the sweep interval,
-        because a settlement retries for as long as storage is unavailable.
+        Otherwise, return at once. Until such an end, each survey would return the same responses again. Wait
+        at most for the sweep interval, because a settlement retries for as long as storage is unavailable.
         """
         others = [mark for mark in self._settling if not mark.keys.isdisjoint(keys)]
         if others and keys <= frozenset().union(*[mark.keys for mark in others]):
@@ -266,14 +298,19 @@ class BatchProcessor:
             )
 
     async def _settle_surveyed(self) -> frozenset[StreamKey]:
-        """Settle the responses of one survey; return their keys if more may remain, else an empty set."""
+        """Settle the ready responses of one survey, and give up its idle ones.
+
+        Return the keys of all of them if storage may have more, else an empty set. Responses in a settlement
+        under way are left to that one.
+        """
         survey = await self._storage.survey(round(self._settings.idle_timeout * 1000))
         return await self._settle_all(survey)
 
     async def _give_up_surplus(self, at_most: int | None = None) -> frozenset[StreamKey]:
-        """Give up responses beyond the limit of open ones; return keys as `_settle_surveyed` does.
+        """Give up the longest idle responses beyond the limit of open ones.
 
-        `at_most` limits their number; None means the storage's own limit.
+        Return their keys if storage may have more of them, else an empty set. `at_most` limits their number;
+        None means the storage's own limit.
         """
         return await self._settle_all(await self._storage.surplus(self._settings.max_open_responses, at_most))
 
@@ -294,7 +331,10 @@ class BatchProcessor:
         await self._load_and_settle(committed.ready, low_water, replication_id)
 
     async def _settle_skipped(self, mark: _Settling) -> None:
-        """Settle the responses in `mark.skipped` that are ready. Call it after the settlement has ended."""
+        """Settle the responses in `mark.skipped` that one new survey returns as ready.
+
+        Call it after the settlement `mark` has ended. Without skipped responses, do nothing.
+        """
         if mark.skipped:
             survey = await self._storage.survey(round(self._settings.idle_timeout * 1000))
             ready = [key for key in survey.ready if key in mark.skipped]
@@ -344,8 +384,12 @@ class BatchProcessor:
         """Turn a batch into a commit, and store it.
 
         Change and repeat a commit that storage refuses because of a limit or a missing alert. After a
-        failover, begin again with the entries that still exist. The result's `ready` has no responses that
-        other tasks settle now, except those that this batch has changed.
+        failover, begin again with the entries that still exist, and put them into `pending`. Log and count
+        what was stored. The result's `ready` has no responses that other tasks settle now, except those that
+        this batch has changed.
+
+        Raises:
+            _MustBeCutError: the batch has to be cut into batches of fewer entries.
         """
         alerted = self._alerted  # a failover replaces it, and this batch must not write into the new one
         read = partial(
@@ -384,7 +428,11 @@ class BatchProcessor:
         return committed
 
     def _change(self, batch: Batch, committed: Committed) -> None:
-        """Change a batch that storage has refused: leave out what exceeds limits, and add missing alerts."""
+        """Change the commit of a batch that storage has refused.
+
+        Leave out parts and notes beyond the limits of a response, make dead letters of the events of parts
+        that would be too large, and add missing alerts about contradictions.
+        """
         batch.leave_out(committed.crowded)
         batch.leave_out_notes(committed.too_many_notes)
         crowded = set(committed.crowded)
@@ -397,9 +445,9 @@ class BatchProcessor:
     def _leave_out_lost(
         self, pending: _PendingBatch, committed: Committed, dead_letter: Unreadable | None
     ) -> None:
-        """Leave out the entries that a failover or restart has lost, and forget which opening alerts exist.
+        """Reduce `pending` to the entries that survived a failover or restart, with the new replication id.
 
-        These alerts may be lost, too.
+        Forget which opening alerts were raised, because they may be lost, too.
         """
         self._alerted = TwoGenerationCache(_ALERTS_REMEMBERED)
         left = [pending.batch.raw(n) for n in committed.surviving_entries or ()]
@@ -409,9 +457,11 @@ class BatchProcessor:
         pending.read_ms = 0  # the server may not know that it has delivered the entries
 
     async def _store(self, commit: Commit, replication_id: str) -> Committed:
-        """Commit a batch in one call, or in several if one would block the server.
+        """Commit a batch in one call, or in several if one would block the server for too long.
 
-        Each call stores the effects on some of the responses, and the last one acknowledges.
+        Each of several calls stores the effects on some of the responses, and the last one acknowledges. If
+        storage refuses a call, no further one is made; earlier calls have stored their effects. The result is
+        that of the last call made, with the alerts and late events of all.
 
         Raises:
             _MustBeCutError: the batch has to be cut into batches of fewer entries.
@@ -454,10 +504,11 @@ class BatchProcessor:
         )
 
     async def _add_opening_alerts(self, batch: Batch, alerted: _Alerted) -> None:
-        """Add the `opened` alert to parts that begin in this batch, with the known context of their response.
+        """Add the `opened` alert to parts that begin with a delta in this batch.
 
-        A part that does not begin with a delta gets no alert here, because its text may be a copy of another
-        one. Settlement raises it.
+        The alert has the context of the response that this batch and storage know. A part that does not begin
+        with a delta gets no alert here, because its text may be a copy of another one; settlement raises it.
+        Parts in `alerted` get none. Parts that storage says need none are added to `alerted`.
         """
         new = {
             part: change
@@ -516,7 +567,10 @@ class BatchProcessor:
 
 
 def _work_of(batch: Batch, committed: Committed) -> CommittedWork:
-    """Return the effects of a batch to count, without those of entries that were acknowledged before."""
+    """Return the effects of a committed batch to count.
+
+    Events, losses, left-out fields and dead letters of entries that were acknowledged before are missing.
+    """
     commit, only = batch.commit, committed.pending_entries
     return CommittedWork(
         committed.acknowledged,
@@ -542,7 +596,7 @@ def _ignored_fields(commit: Commit, only: Collection[int] | None) -> int:
 
 
 def _letters_of(commit: Commit, committed: Committed) -> list[str]:
-    """Return the reasons of the dead letters that a commit has written."""
+    """Return the reason of each dead letter that a commit has written, with repeats."""
     only = committed.pending_entries
     crowds = {index: letter.reason for index, letter in commit.crowded.values()}
     reasons = [letter.reason for index, letter in commit.dead_letters if only is None or index in only]
@@ -550,7 +604,7 @@ def _letters_of(commit: Commit, committed: Committed) -> list[str]:
 
 
 def _alerts_of(commit: Commit, committed: Committed) -> list[ModerationAlert]:
-    """Return the alerts that a commit has raised."""
+    """Return the alerts that a commit has raised: about beginnings first, then about contradictions."""
 
     def change_of(part: PartKey) -> PartChange:
         return commit.responses[part.stream_key].parts[part]
