@@ -26,8 +26,8 @@ TOO_MANY_NOTES = Unreadable(
 class Crowding:
     """Leaves out events of a batch because their response has too many parts or notes.
 
-    Each of these events is counted. A batch has at most one such dead letter for each response, and storage
-    writes at most one for each response over all batches.
+    Each of these events is counted. The first one of each response in the batch also becomes a dead letter,
+    which storage writes only if no earlier batch has caused one for this response.
     """
 
     def __init__(self, commit: Commit, entries: EntryOpener, letters: Letters, max_parts: int) -> None:

@@ -122,7 +122,7 @@ def producer_context_of(entry: Entry) -> ProducerContext:
     """Return the response id and context in an entry's fields; the headers give what the fields do not have.
 
     Context values that are too long or are not UTF-8 are left out. If the others are too long together, the
-    longest are left out until the rest fits. `truncated` has the names of all these, sorted.
+    longest are left out until the rest fits. `truncated` has the names of all that were left out.
 
     Raises:
         UnreadableError: the response id is not UTF-8, or is too long.
@@ -249,7 +249,7 @@ def _checked(value: Any) -> Slot:
 
 
 def is_error(value: Mapping[str, Any]) -> bool:
-    """Return whether an object has no type, but an `error` that is an object or a text that is not empty.
+    """Return whether `type` is no string, but `error` is an object or a string that is not empty.
 
     Gateways end a stream with one. It is read as an event of type `error`.
     """

@@ -153,7 +153,7 @@ class BatchProcessor:
     def builder(self, entries: Sequence[RawEntry] = ()) -> BatchBuilder:
         """Return a new builder for the entries of one read, with `entries` in it.
 
-        Call it before the read: the builder keeps the replication id and the server time as they are now.
+        The builder takes the present replication id and server time as those of the beginning of the read.
         """
         # Before the first commit, the time would be that of this machine.
         read_ms = self._storage.now_ms if self.replication_id else 0
