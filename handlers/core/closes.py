@@ -121,7 +121,8 @@ def _final_copy(timeline: Timeline, part: PartKey, log: PartLog, response_end: A
 
     A text at the part's place counts first, by item id if the copies have it, else by output index. Without
     one, the only text of the part's kind in the final copy counts if the response had no other part of the
-    kind by then. Without that too, return the copy at the part's place, if any: its text is empty.
+    kind by then (a finished one counts even if it began later). Without that too, return the copy at the
+    part's place, if any: its text is empty.
     """
     copies = timeline.copies(response_end)
     copy = copies.of(part, log.item_id)

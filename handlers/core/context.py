@@ -29,10 +29,10 @@ class RegisterName(NamedTuple):
 
 
 class Register(NamedTuple):
-    """A value and the entry that gave it.
+    """An entry, and the value that it gave.
 
-    Of two registers with the same name, the one with the earlier entry is kept; with the same entry, the one
-    with the smaller value.
+    Of two registers with the same name, the smaller one is kept: that of the earlier entry or, with the same
+    entry, the one with the smaller value.
     """
 
     entry: EntryId

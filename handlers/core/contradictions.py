@@ -42,7 +42,7 @@ def contradiction_of(timeline: Timeline, part: PartKey, text: str, *, since: Arr
     Return None if there is none. All stored closings of the part are compared. Final copies are compared only
     if `text` is not empty and the low-water mark has passed them. The text in a final copy must be at the
     part's place and be the only one of its kind in that copy, and the response may have no other part of the
-    kind by then.
+    kind by then (a finished one counts even if it began later).
 
     Args:
         timeline: the stored state of the response.
@@ -66,11 +66,11 @@ def contradiction_of(timeline: Timeline, part: PartKey, text: str, *, since: Arr
 
 
 def contradictions_of_finished(timeline: Timeline) -> list[Contradiction]:
-    """Return a contradiction by the earliest final copy that differs, for each finished part that has one.
+    """Return the contradictions of finished parts: at most one for each, by the earliest copy that differs.
 
     Parts without a text or a stored digest are skipped. A final copy is compared only if the low-water mark
-    has passed it, if it has a single text of the part's kind, at the part's place, and if the response had no
-    other part of the kind by then.
+    has passed it, and if its only non-empty text of the part's kind is at the part's place. The response may
+    have no other part of the kind that is finished, even later, or that is open and began by then.
     """
     found = []
     for part, digest in timeline.state.finished_parts.items():
@@ -103,7 +103,8 @@ def _other_copies(timeline: Timeline, part: PartKey, is_known: Callable[[str], b
 
     Only final copies that the low-water mark has passed count. The index in a final copy is not enough to
     identify a part: some servers count from 1. So a text at the part's place is compared only if it is the
-    only one of its kind in the copy, and if the response had no other part of the kind by then.
+    only one of its kind in the copy, and if the response had no other part
+    of the kind by then (a finished one counts even if it began later).
 
     `is_known` returns whether a repaired text equals the finished text. Callers skip parts without a text,
     such as redacted ones: a final copy does not contradict them.

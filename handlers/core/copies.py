@@ -10,7 +10,7 @@ deltas is not always a new text. A text is *whole* if none of its deltas came be
    part is new.
 2. Any other whole text is a copy if it equals an earlier text of its kind: a closed text, or the joined
    deltas that an open part has by then. If the whole text comes from its own `.done`, such as
-   `response.refusal.done`, the original must be in the same item. If it comes from the `.done` of its content
+   a `.done` event, the original must be in the same item. If it comes from the `.done` of its content
    part or item, the original may be anywhere in the response.
 
 A text with deltas before its closing event is never dropped: two equal ones are both written.

@@ -123,7 +123,7 @@ class Origin(NamedTuple):
 class Rank(IntEnum):
     """The precedence of the authoritative texts that one event gives a part; the lower number wins.
 
-    `DONE` is the text's own `.done`, such as `response.refusal.done`. `CONTENT_PART` is the `.done` of its
+    `DONE` is the text's own `.done`. `CONTENT_PART` is the `.done` of its
     content part, or of its part of a summary. `OUTPUT_ITEM` is the `.done` of its item. `RESPONSE` is the
     final copy.
     """
@@ -185,7 +185,7 @@ class Copy(NamedTuple):
     output_position: int
     """Index of the item in a response's final copy, from 0; in other events, the `output_index`."""
     content_index: int
-    """Index of the text in its item's content; for a reasoning summary, in the summary."""
+    """Index of the text in its item's content; for a text in a summary, in that summary."""
     kind: Kind
     text: str
 

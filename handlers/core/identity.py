@@ -107,10 +107,12 @@ class PartKey(NamedTuple):
 
     @classmethod
     def from_field(cls, stream_key: StreamKey, field: str) -> PartKey:
-        """Return the part that has the name `field` within the response `stream_key`.
+        """Return the part of a response that has the name `field`, as the property `field` gives it.
+
+        The kind is all that follows the second colon, and is not checked.
 
         Raises:
-            ValueError: the name does not have three values, or an index is no integer.
+            ValueError: the name has fewer than three values, or an index is no integer.
         """
         return cls(stream_key, *_place_in(field))
 

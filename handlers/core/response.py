@@ -57,10 +57,11 @@ without a new entry for the longest time."""
 class FinishedPart(NamedTuple):
     """A finished part, with its text and all values of its message.
 
-    `assembly` has the text. If the response's ending closed the part, `status`, `reason` and the values about
-    the reason are those of the ending. A part that was given up is `abandoned`, unless it ended without a
-    text before. Any other part is `completed`, without a reason. `context` is the context known at the
-    closing event.
+    `assembly` has the text. If the response's ending closed the part, and neither a closing of the part nor
+    the end of its item came before, then `status`, `reason` and the values about the reason are those of the
+    ending. A part that was given up is `abandoned`, unless such a closing or end came, without a text. Any
+    other part is `completed`, without a reason. `context` is the context known at the closing event; for a
+    part that no event closed, all that is stored.
     """
 
     part: PartKey

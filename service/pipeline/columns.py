@@ -45,7 +45,9 @@ class Column:
         self.deltas: list[str | None] = []
         """Delta of each event; None if it has none. Only events that are merely counted may have none."""
         self.positions: list[int] | None = None
-        """Position of each event in its entry's array; None if all are 0. Zeros at the end may be missing."""
+        """Position of each event in its entry's array; None if no event came from an array. Zeros at the end
+        may be missing.
+        """
         self.item_id = item_id
         """Item id of the latest event."""
         self.item_id_changes = [(0, item_id)]
@@ -82,7 +84,10 @@ class Column:
         return self.deltas  # type: ignore[return-value]  # events without a delta were not added
 
     def all_positions(self) -> list[int] | None:
-        """Return the position of each event in its entry's array; None if all are 0."""
+        """Return the position of each event in its entry's array; None if no event came from an array.
+
+        The position of an event without an array is 0.
+        """
         if self.positions is None:
             return None
         return self.positions + [0] * (len(self.entries) - len(self.positions))

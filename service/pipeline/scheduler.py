@@ -82,8 +82,8 @@ class BatchScheduler:
         """Maximum entries that the next batch should have, so that it takes about `BATCH_SECONDS`.
 
         It follows from the entries per second of the batch that last ended without an error. It is at least
-        `ENTRIES_AT_LEAST`, and more if that batch had many columns (`ENTRIES_A_COLUMN`). None means no limit:
-        no batch has ended without an error yet.
+        `ENTRIES_AT_LEAST`, and at least `ENTRIES_A_COLUMN` for each column of that batch, up to
+        `COLUMN_ENTRIES_AT_MOST`. None means no limit: no batch has ended without an error yet.
         """
         if math.isinf(self._rate):
             return None

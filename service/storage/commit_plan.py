@@ -126,8 +126,9 @@ class CommitPlan(msgspec.Struct, frozen=True, gc=False):
     def pieces(self) -> int:
         """Number of pieces for the commit, each of at most about `MAX_SERVER_US`; 1 if it may stay whole.
 
-        If the commit is divisible, a piece has some of its responses and takes `shared_us` again. Otherwise
-        the number is that of smaller batches, into which the entries have to be divided.
+        If `is_divisible`, each piece has some of the responses, and takes `shared_us` besides. The number may
+        still exceed that of the responses. Otherwise it is the number of smaller batches into which the
+        entries have to be divided.
         """
         if self.server_us <= MAX_SERVER_US:
             return 1

@@ -119,7 +119,10 @@ class ConsumerGroup:
         return True
 
     async def consumers(self) -> list[str]:
-        """Return the names of the consumers in the group."""
+        """Return the names of the consumers in the group; [] if it has none.
+
+        A missing group is created again, and is an error, as in all methods.
+        """
         async with self.recreating_group():
             infos = await self._client.xinfo_consumers(self._stream, GROUP)
         return [info["name"].decode() for info in infos]

@@ -96,7 +96,8 @@ class Removal:
     async def remove(self) -> int:
         """Remove all keys of the deployment, at most `AT_ONCE` at a time; return how many were removed.
 
-        Keys that are created during the call may remain.
+        Call `count` first: otherwise keys of nested deployments are removed too. Keys with names that are not
+        of deltaloom, and keys that are created during the call, may remain.
         """
         removed, some = 0, list[str]()
         async for key in self.keys():

@@ -47,15 +47,15 @@ def scratch_settings(settings: Settings, names: StreamNames) -> Settings:
 
 @asynccontextmanager
 async def scratch_keys(client: Redis, settings: Settings) -> AsyncIterator[Keys]:
-    """Create scratch keys of the first served partition, yield the names of all its keys, and delete them.
+    """Create scratch keys of the first served partition, yield all key names, and delete the scratch keys.
 
-    Only keys for which the worker sets no TTL are created, each with one value; an earlier value is deleted.
-    The worker creates the others. At the end, also after an error, all are deleted, except states, logs,
-    markers and items, which are left to the caller.
+    Only the keys for which the worker sets no TTL are created, each with one value and a TTL; an earlier
+    value is deleted. The worker creates the others. At the end, also after an error, all are deleted, except
+    states, logs, markers and items, which expire.
 
-    Args:
-        client: client of the server.
-        settings: result of `scratch_settings`.
+    Raises:
+        SetupError: the user lacks a right, or the server lacks a command.
+        StorageUnavailableError: the server is unavailable.
     """
     keys = Keys(settings.served[0])
     kept = [keys.names.deltas, *keys.outputs]
