@@ -9,9 +9,9 @@ deltas is not always a new text. A text is *whole* if none of its deltas came be
    that began before this end: first to parts with an equal text, then in order. A text without a remaining
    part is new.
 2. Any other whole text is a copy if it equals an earlier text of its kind: a closed text, or the joined
-   deltas that an open part has by then. If the whole text comes from its own `.done`, such as
-   a `.done` event, the original must be in the same item. If it comes from the `.done` of its content
-   part or item, the original may be anywhere in the response.
+   deltas that an open part has by then. If the whole text comes from its own `.done`, the
+   original must be in the same item. If it comes from the `.done` of its content part or item, the original
+   may be anywhere in the response.
 
 A text with deltas before its closing event is never dropped: two equal ones are both written.
 """

@@ -123,9 +123,8 @@ class Origin(NamedTuple):
 class Rank(IntEnum):
     """The precedence of the authoritative texts that one event gives a part; the lower number wins.
 
-    `DONE` is the text's own `.done`. `CONTENT_PART` is the `.done` of its
-    content part, or of its part of a summary. `OUTPUT_ITEM` is the `.done` of its item. `RESPONSE` is the
-    final copy.
+    `DONE` is the text's own `.done`. `CONTENT_PART` is the `.done` of its content part, or of its part of a
+    summary. `OUTPUT_ITEM` is the `.done` of its item. `RESPONSE` is the final copy.
     """
 
     DONE = 0
