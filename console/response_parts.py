@@ -42,10 +42,10 @@ def finished_part(
     text: AssembledText, policy: TextPolicy, contradicted: set[tuple[int | None, int | None, str | None]]
 ) -> dict[str, Any]:
     """Return a finished text as JSON values; `contradicted` has places of texts that a copy contradicts."""
-    shown = policy.prose(text.text[:MAX_CHARACTERS])
+    shown = policy.prose(text.text)  # before it is cut: no pattern finds half a number
     place = (text.output_index, text.content_index, text.kind)
     return {
-        **_part(*place, shown, len(text.text)),
+        **_part(*place, shown and shown[:MAX_CHARACTERS], len(text.text)),
         "status": text.status,
         "reason": policy.reason(text.reason),
         "integrity": text.integrity,
@@ -63,9 +63,10 @@ def finished_part(
 def open_part(part: PartKey, log: PartLog, policy: TextPolicy) -> dict[str, Any]:
     """Return a part that is not finished as JSON values."""
     assembly, _ = log.assembled()
-    shown = policy.prose(assembly.text[-MAX_CHARACTERS:])
+    place = (part.output_index, part.content_index, part.kind)
+    shown = policy.prose(assembly.text)
     return {
-        **_part(part.output_index, part.content_index, part.kind, shown, len(assembly.text)),
+        **_part(*place, shown and shown[-MAX_CHARACTERS:], len(assembly.text)),
         "explained": explained(None, None, None, contradicted=False),
         "delta_count": assembly.delta_count,
         "duplicate_count": assembly.duplicate_count,

@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from console import response_parts
 from console.console_command import loaded
 from console.growing_text import GrowingText
 from console.live_views import SHOWN
 from console.short_fields import LONGEST, LONGEST_TEXT
 from console.text_policy import TextPolicy
+from deltaloom.messages import AssembledText
 from handlers.core.assembly import StoredFragment
-from handlers.core.identity import Arrival
+from handlers.core.identity import Arrival, PartKey, StreamKey
 from service.alerts.deciding.privacy import Redactor
 from service.alerts.deciding.schema import Redaction
 from tests.console.running import console
+from tests.strategies import log_of
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -51,6 +54,22 @@ def test_a_whole_text_is_shown_whole() -> None:
     """Joined halves of a pair are one character: a text with them is no shorter than it should be."""
     policy = TextPolicy(Redactor.of(Redaction()))
     assert policy.end_of(growing("I \ud83d", "\ude00 can't"), SHOWN) == "I \U0001f600 can't"
+
+
+def test_parts_have_no_half_of_a_card_where_they_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page shows the beginning of a finished text, and the end of an open one, both redacted before."""
+    monkeypatch.setattr(response_parts, "MAX_CHARACTERS", 100)
+    policy, part = TextPolicy(Redactor.of(Redaction())), PartKey(StreamKey("response", "r"), 0, 0, "refusal")
+    values: dict[str, Any] = {"id": "t", "kind": "refusal", "status": "completed", "integrity": "verified"}
+    values |= {"output_index": 0, "content_index": 0}
+    counts = {"delta_count": 1, "duplicate_count": 0, "started_at": AT, "finished_at": AT}
+    text = "x" * 91 + CARD
+    finished = AssembledText.model_validate_json(json.dumps({**values, **counts, "text": text}))
+    shown = response_parts.finished_part(finished, policy, set())["text"]
+    assert (shown[:91], len(shown) <= 100, "4" in shown) == ("x" * 91, True, False)
+    log = log_of([StoredFragment(Arrival.at(1, 0, 0), 0, CARD + "y" * 92)])
+    shown = response_parts.open_part(part, log, policy)["text"]
+    assert (shown[-92:], len(shown) <= 100, "1" in shown) == ("y" * 92, True, False)
 
 
 async def test_a_page_has_no_half_of_a_mail_address(
