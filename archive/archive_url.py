@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from typing import TYPE_CHECKING
 
 from archive.migrating import check, migrate
@@ -74,9 +75,11 @@ def _refusal_of_folder(file: Path) -> str | None:
 
 
 def _refusal_of_present(file: Path) -> str | None:
-    if not file.exists():
+    try:
+        mode = file.stat().st_mode  # `exists` hides other errors from Python 3.14 on
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    if not file.is_file():
+    if not stat.S_ISREG(mode):
         return "it is no file: add the name of one"
     with file.open("rb") as opened:
         beginning = opened.read(len(_MAGIC))
